@@ -1,0 +1,3 @@
+"""intentloop: active learning for text classification around a database."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,157 @@
+"""Domains and their taxonomies."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from app.api.bodies import StrictRoute
+from app.api.dependencies import PREFIX, DomainName, DomainQuery, Work
+from app.api.problems import responses
+from app.db.tables import Domain, Label
+from app.errors import TaxonomyRefused
+from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy, split
+from app.services import domains, taxonomy, versions
+from app.services.domains import DEFAULT
+
+router = APIRouter(prefix=PREFIX, tags=["domains"], route_class=StrictRoute)
+
+
+class DomainRequest(BaseModel):
+    """A domain to make."""
+
+    name: DomainName = Field(examples=["aftersales"])
+    task: Literal["single_label", "multi_label"] = "single_label"
+    keep_text: bool = Field(True, description="false: only a keyed hash of each text is kept")
+    gate: Literal["auto", "manual"] = Field("auto", description="manual: a person activates what passed")
+    recipe: Literal["ngram"] = "ngram"
+
+
+class DomainOut(BaseModel):
+    """A domain and what it serves."""
+
+    name: str
+    task: str
+    keep_text: bool
+    gate: str
+    recipe: str
+    taxonomy_version: int
+    active_version: str | None
+    epoch: int
+    created_at: datetime
+
+
+class DomainsOut(BaseModel):
+    """All domains."""
+
+    items: list[DomainOut]
+    next_cursor: None = None
+
+
+class LabelOut(BaseModel):
+    """One label. Its id never changes."""
+
+    id: int
+    label: str
+    path: list[str]
+    status: str
+    guideline: str | None
+
+
+class TaxonomyOut(BaseModel):
+    """The labels of a domain, retired ones included, in the taxonomy's order."""
+
+    domain: str
+    version: int
+    labels: list[LabelOut]
+
+
+@router.get("/domains", response_model=DomainsOut, responses=responses(503))
+def list_domains(work: Work) -> DomainsOut:
+    """All domains."""
+
+    def read(session: Session) -> list[DomainOut]:
+        return [_domain(session, domain) for domain in domains.listing(session)]
+
+    return DomainsOut(items=work.read(read))
+
+
+@router.post("/domains", response_model=DomainOut, status_code=201, responses=responses(400, 409, 413, 422, 503))
+def create_domain(body: DomainRequest, work: Work) -> DomainOut:
+    """Make a domain; its labels come with PUT /taxonomy."""
+
+    def create(session: Session) -> DomainOut:
+        return _domain(session, domains.create(session, **body.model_dump()))
+
+    return work(create)
+
+
+@router.get("/taxonomy", response_model=TaxonomyOut, responses=responses(404, 422, 503))
+def show_taxonomy(work: Work, domain: DomainQuery = DEFAULT) -> TaxonomyOut:
+    """The labels of a domain."""
+
+    def read(session: Session) -> TaxonomyOut:
+        return _taxonomy(session, domains.find(session, domain))
+
+    return work.read(read)
+
+
+@router.put("/taxonomy", response_model=TaxonomyOut, responses=responses(400, 404, 413, 422, 503))
+def replace_taxonomy(
+    body: Annotated[
+        dict[str, Any] | list[Any],
+        Body(
+            description='`{"root": {"硬件故障": {"电源问题": ["无法开机"]}}}`, a list of labels, or `{"labels": […]}`',
+            examples=[{"root": {"硬件故障": {"电源问题": ["无法开机"]}}}],
+        ),
+    ],
+    work: Work,
+    domain: DomainQuery = DEFAULT,
+) -> TaxonomyOut:
+    """Make these the labels of the domain. A label that is missing is retired; one that stays keeps its id."""
+    try:
+        specs = parse_taxonomy(body)
+    except TaxonomyInvalid as error:
+        raise TaxonomyRefused(str(error)) from error
+
+    def replace(session: Session) -> TaxonomyOut:
+        found = domains.locked(session, domain)
+        taxonomy.replace(session, found, specs)
+        return _taxonomy(session, found)
+
+    return work(replace)
+
+
+def _domain(session: Session, domain: Domain) -> DomainOut:
+    active = versions.active(session, domain)
+    return DomainOut(
+        name=domain.name,
+        task=domain.task,
+        keep_text=domain.keep_text,
+        gate=domain.gate,
+        recipe=domain.recipe,
+        taxonomy_version=domain.taxonomy_version,
+        active_version=active.version if active else None,
+        epoch=domain.epoch,
+        created_at=domain.created_at,
+    )
+
+
+def _taxonomy(session: Session, domain: Domain) -> TaxonomyOut:
+    return TaxonomyOut(
+        domain=domain.name,
+        version=domain.taxonomy_version,
+        labels=[_label(label) for label in taxonomy.listing(session, domain.id)],
+    )
+
+
+def _label(label: Label) -> LabelOut:
+    return LabelOut(
+        id=label.id,
+        label=label.path,
+        path=list(split(label.path)),
+        status=label.status,
+        guideline=label.guideline,
+    )

@@ -1,0 +1,128 @@
+"""Figures of a domain, and whether the process lives and can answer."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from app.api.dependencies import PREFIX, DomainQuery, ServicesDep, Work
+from app.api.problems import respond, responses
+from app.errors import Unavailable
+from app.services import domains, statistics
+from app.services.domains import DEFAULT
+
+router = APIRouter(tags=["operations"])
+
+
+class HealthOut(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class DomainReadyOut(BaseModel):
+    """What this process answers one domain with."""
+
+    domain: str
+    version: str | None
+    epoch: int
+    error: str | None
+
+
+class ReadyOut(BaseModel):
+    """Whether `/classify` can answer, and what is not as it should be."""
+
+    status: Literal["ready", "degraded"]
+    database: bool
+    domains: list[DomainReadyOut]
+
+
+class VersionQualityOut(BaseModel):
+    """A version as one line."""
+
+    version: str
+    recipe: str
+    status: str
+    is_active: bool
+    train_count: int
+    gold_count: int | None
+    macro_f1: Any
+    accuracy: Any
+    evidence: str | None
+    reason: str | None
+    created_at: datetime
+    activated_at: datetime | None
+
+
+class NextBatchOut(BaseModel):
+    """What the next batch waits for, in numbers and in words."""
+
+    labels_new: int
+    labels_missing: int
+    due: bool
+    reason: str
+
+
+class StatsOut(BaseModel):
+    """The figures of one domain. `labelled` counts questions, `texts_labelled` distinct texts."""
+
+    domain: str
+    questions: int
+    labelled: int
+    label_rate: float
+    by_method: dict[str, int]
+    by_label: dict[str, int]
+    texts: int
+    texts_labelled: int
+    texts_skipped: int
+    gold_labelled: int
+    gold_candidates: int
+    queue: int
+    active_version: str | None
+    epoch: int
+    versions: list[VersionQualityOut]
+    batches: dict[str, int]
+    next_batch: NextBatchOut
+    clock_running: bool
+
+
+@router.get("/healthz", response_model=HealthOut)
+async def health() -> HealthOut:
+    """The process lives."""
+    return HealthOut()
+
+
+@router.get("/readyz", response_model=ReadyOut, responses=responses(503))
+def ready(given: ServicesDep) -> ReadyOut | JSONResponse:
+    """200 whenever `/classify` can answer, without a model too; it says what is degraded."""
+    if given.draining:
+        return respond(Unavailable("the service is shutting down"))
+    database = True
+    try:
+        given.work.read(domains.states)
+    except Exception:  # Whatever it is, the database does not answer, and no answer could be logged.
+        return respond(Unavailable("the database does not answer"))
+    errors = given.watcher.errors
+    found = [
+        DomainReadyOut(
+            domain=name,
+            version=loaded.release.version,
+            epoch=loaded.release.state.epoch,
+            error=errors.get(name),
+        )
+        for name, loaded in sorted(given.runtime.loaded.items())
+    ]
+    return ReadyOut(status="degraded" if errors else "ready", database=database, domains=found)
+
+
+@router.get(f"{PREFIX}/stats", response_model=StatsOut, responses=responses(404, 422, 503))
+def stats(work: Work, given: ServicesDep, domain: DomainQuery = DEFAULT) -> dict[str, Any]:
+    """What was asked, answered, labelled and trained, and what the next batch waits for."""
+
+    def read(session: Session) -> dict[str, Any]:
+        return statistics.of_domain(session, domains.find(session, domain), given.rule)
+
+    return work.read(read)

@@ -1,0 +1,127 @@
+"""Every error as problem+json (RFC 9457) with a stable `code`; nothing that the caller sent is repeated in it."""
+
+import logging
+import random
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from app.errors import IntentError, Malformed, Unavailable
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+MOST_FIELDS = 20
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 writes it. `code` never changes; further members depend on it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["about:blank"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["unknown_label"])
+
+
+def problem(error: IntentError) -> dict[str, Any]:
+    """The problem document of an error."""
+    return {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status_code,
+        "detail": str(error),
+        "code": error.code,
+        **error.details,
+    }
+
+
+def respond(error: IntentError) -> JSONResponse:
+    """The response of an error."""
+    headers = {"Retry-After": str(random.randint(1, 5))} if error.status_code == 503 else None
+    return JSONResponse(problem(error), status_code=error.status_code, media_type=MEDIA_TYPE, headers=headers)
+
+
+def malformed(error: RequestValidationError | ValidationError) -> Malformed:
+    """What pydantic found wrong, by field. The input is left out: it may be a person's text."""
+    fields = [
+        {"field": ".".join(str(part) for part in found["loc"])[:200], "message": found["msg"][:300]}
+        for found in error.errors()[:MOST_FIELDS]
+    ]
+    first = fields[0] if fields else {"field": "body", "message": "invalid"}
+    return Malformed(f"{first['field']}: {first['message']}", errors=fields)
+
+
+def from_database(error: Exception) -> Unavailable:
+    """The database does not answer, or refused: the caller may try again, and hears no more than that."""
+    logger.error("database: %s: %s", type(error).__name__, type(getattr(error, "orig", None)).__name__)
+    return Unavailable("the database does not answer right now; try again")
+
+
+class _Http(IntentError):
+    """The request was refused."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status_code = status  # type: ignore[misc]
+        self.code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")  # type: ignore[misc]
+
+
+def install(app: FastAPI) -> None:
+    """Render every exception of this application as a problem."""
+
+    @app.exception_handler(IntentError)
+    async def _intent_error(_: Request, error: IntentError) -> JSONResponse:
+        return respond(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(malformed(error))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        # FastAPI wraps what reading the body raised; the caller wants the reason.
+        if isinstance(error.__cause__, IntentError):
+            return respond(error.__cause__)
+        response = respond(_Http(error.status_code, str(error.detail)))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(PoolTimeout)
+    async def _database(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
+            logger.error("statement refused", exc_info=error if error.hide_parameters else None)
+        return respond(from_database(error))
+
+    @app.exception_handler(Exception)
+    async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+        logger.error("unexpected %s", type(error).__name__, exc_info=error)
+        return respond(IntentError("something went wrong here; it has been logged"))
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for the OpenAPI document."""
+    described = {
+        400: "Not JSON",
+        404: "No such thing",
+        409: "Not in this state",
+        413: "Body too large",
+        422: "Malformed or refused",
+        503: "Try again later",
+    }
+    return {
+        status: {
+            "description": described[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

@@ -1,0 +1,19 @@
+"""The command line: parse, open one transaction, call one service."""
+
+import typer
+
+from app.cli import demo, importing, models, running, simulate, taxonomy
+
+app = typer.Typer(
+    name="intentloop",
+    help="Active learning for text classification around a database: log, label, train, prove, flip.\n\n"
+    "Settings come from the environment (INTENTLOOP_…) or a .env file. Without any, everything lies in ./data.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+for module in (running, demo, simulate, importing):
+    app.registered_commands.extend(module.app.registered_commands)
+app.add_typer(taxonomy.app, name="taxonomy")
+app.add_typer(models.app, name="models")

@@ -1,0 +1,130 @@
+"""Show the versions of a domain, choose the one that serves, go back."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
+from app.db.tables import ModelVersion
+from app.services import activations, domains, versions
+
+app = typer.Typer(help="Model versions: what there is, what serves, and the way back.", no_args_is_help=True)
+
+ReasonOption = Annotated[str, typer.Option(help="Kept with the flip.")]
+
+
+@app.command("list")
+def list_models(domain: DomainOption = domains.DEFAULT, limit: int = 20, as_json: JsonOption = False) -> None:
+    """Print the versions of a domain, the newest first."""
+
+    def read(session: Session) -> list[dict[str, Any]]:
+        found = domains.find(session, domain)
+        return [_row(version) for version in versions.listing(session, found.id, limit=limit)]
+
+    with database(settings()) as work:
+        rows = work.read(read)
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("version", "status", "trained on", "gold", "macro-F1", "accuracy", "made", "reason")
+    for row in rows:
+        name = f"[bold green]{row['version']} (active)[/]" if row["is_active"] else row["version"]
+        table.add_row(
+            name,
+            row["status"],
+            str(row["train_count"]),
+            str(row["gold_count"] or 0),
+            figure(row["macro_f1"]),
+            figure(row["accuracy"]),
+            f"{row['created_at']:%Y-%m-%d %H:%M}",
+            row["reason"] or "",
+        )
+    console.print(table)
+
+
+@app.command("active")
+def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = False) -> None:
+    """Print the version that serves."""
+
+    def read(session: Session) -> dict[str, Any]:
+        found = domains.find(session, domain)
+        activation = activations.current(session, found)
+        version = versions.active(session, found)
+        if version is None:
+            raise AssertionError("an activation without a version")
+        return {
+            "version": version.version,
+            "epoch": activation.epoch,
+            "threshold": activation.threshold,
+            "activated_by": activation.activated_by,
+            "reason": activation.reason,
+            "activated_at": activation.created_at,
+        }
+
+    with database(settings()) as work:
+        shown = work.read(read)
+    if as_json:
+        print_json(shown)
+    else:
+        console.print(
+            f"{shown['version']}, epoch {shown['epoch']}, threshold {shown['threshold']:.2f}, "
+            f"by {shown['activated_by']}: {shown['reason']}"
+        )
+
+
+@app.command("activate")
+def activate_model(
+    version: Annotated[str, typer.Argument(help="Name of the version.")],
+    reason: ReasonOption = "activated by hand",
+    force: Annotated[bool, typer.Option(help="Also a version that the gate refused.")] = False,
+) -> None:
+    """Serve a version from now on; every running service has it within a second."""
+
+    def flip(session: Session) -> int:
+        return activations.activate(session, version, by="command line", reason=reason, force=force).epoch
+
+    with database(settings()) as work:
+        console.print(f"{version} serves, epoch {work(flip)}.")
+
+
+@app.command("rollback")
+def rollback_model(domain: DomainOption = domains.DEFAULT, reason: ReasonOption = "rolled back by hand") -> None:
+    """Serve the version before this one again, exactly as it was. Once more goes one further back."""
+
+    def back(session: Session) -> tuple[str, int]:
+        activation = activations.rollback(session, domain, by="command line", reason=reason)
+        version = session.get(ModelVersion, activation.version_id)
+        return (version.version if version else "", activation.epoch)
+
+    with database(settings()) as work:
+        name, epoch = work(back)
+    console.print(f"{name} serves again, epoch {epoch}.")
+
+
+def figure(value: Any) -> str:
+    """A measured value with its interval, as the evaluation holds it, in few characters."""
+    if isinstance(value, dict):
+        point, low, high = value.get("value"), value.get("low"), value.get("high")
+        if point is None:
+            return "–"
+        return f"{point:.3f}" if low is None else f"{point:.3f} ({low:.3f}–{high:.3f})"
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _row(version: ModelVersion) -> dict[str, Any]:
+    gold = version.evaluation.get("gold") or {}
+    return {
+        "version": version.version,
+        "status": version.status,
+        "is_active": bool(version.is_active),
+        "recipe": version.recipe,
+        "train_count": version.train_count,
+        "gold_count": gold.get("count"),
+        "macro_f1": gold.get("macro_f1"),
+        "accuracy": gold.get("accuracy"),
+        "threshold": version.threshold,
+        "reason": version.reason,
+        "created_at": version.created_at,
+    }

@@ -1,0 +1,191 @@
+"""Reach the database, and run one unit of work in one transaction: the only place that commits."""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+READ_ONLY = "intentloop_read_only"
+TRIES = 6
+LONGEST_RETRY_SECONDS = 2.0
+SQLITE_BUSY_SECONDS = 10.0
+POOL_SIZE = 20
+
+# What the same transaction, run again, may well not meet again: serialisation failure and deadlock (PostgreSQL), deadlock
+# and lock wait timeout (MySQL).
+_TRANSIENT_SQLSTATES = {"40001", "40P01"}
+_TRANSIENT_MYSQL_CODES = {1213, 1205, 1020}
+
+
+def connect(url: str) -> Engine:
+    """An engine for this URL, set up so that what was committed is kept and what is read is what was committed."""
+    parsed = make_url(url)
+    if parsed.drivername in ("mysql", "mariadb"):
+        parsed = parsed.set(drivername=f"{parsed.drivername}+pymysql")
+    options: dict[str, Any] = {
+        "json_serializer": _to_json,
+        "pool_pre_ping": True,
+        "pool_size": POOL_SIZE,
+        "pool_timeout": 10,
+    }
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS}
+    elif backend == "postgresql":
+        options["isolation_level"] = "READ COMMITTED"
+        options["connect_args"] = {
+            "connect_timeout": 5,
+            "options": "-c idle_in_transaction_session_timeout=60000 -c lock_timeout=10000",
+        }
+    else:
+        options["isolation_level"] = "READ COMMITTED"
+        options["pool_recycle"] = 1800
+        parsed = parsed.update_query_dict({"charset": "utf8mb4"})
+        options["connect_args"] = {
+            "connect_timeout": 5,
+            "init_command": "SET SESSION sql_mode='STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,"
+            "NO_ENGINE_SUBSTITUTION', time_zone='+00:00', innodb_lock_wait_timeout=10",
+        }
+    engine = create_engine(parsed, **options)
+    if backend == "sqlite":
+        _prepare_sqlite(engine)
+    return engine
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _set_pragmas(connection: Any, _: Any) -> None:
+        # The driver would begin transactions by itself, late and DEFERRED; _begin does it instead.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        # Kept in the file, and asked first: setting it needs a lock for which SQLite does not wait.
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            cursor.execute("PRAGMA journal_mode=WAL")
+        # NORMAL would lose the last commits at a power cut, and they were answered with 2xx.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        # Without it, deleted text stays readable in the file.
+        cursor.execute("PRAGMA secure_delete=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A reader that turns writer half way fails at once when another wrote in between: the busy timeout cannot help
+        # it. So who may write says so at the start, and waits in line.
+        read_only = connection.get_execution_options().get(READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN DEFERRED" if read_only else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
+    """One unit of work: commit when the block ends, roll back when it raises."""
+    bind = engine.execution_options(**{READ_ONLY: True}) if read_only else engine
+    with Session(bind, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+class UnitOfWork:
+    """Runs a service function in a transaction of its own, and the whole of it again when the database says so."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def __call__(self, service: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`service(session, *args, **kwargs)`, committed.
+
+        A deadlock, a serialisation failure or a unique key that another transaction took first repeats the whole
+        service, which then sees what the other wrote. Statements are never repeated alone: half of a transaction is
+        gone by then.
+        """
+        for attempt in range(1, TRIES + 1):
+            try:
+                with transaction(self.engine) as session:
+                    return service(session, *args, **kwargs)
+            except DBAPIError as error:
+                if attempt == TRIES or not is_transient(error):
+                    raise
+                logger.info("transaction %s repeated: %s", service.__name__, type(error.orig).__name__)
+                # Full jitter, so that those who collided do not meet again.
+                time.sleep(random.uniform(0, min(LONGEST_RETRY_SECONDS, 0.01 * 2**attempt)))
+        raise AssertionError("unreachable")
+
+    def read(self, service: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`service(session, …)` without the right to write: on SQLite it waits for no writer."""
+        with transaction(self.engine, read_only=True) as session:
+            return service(session, *args, **kwargs)
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the same transaction may succeed when it is run again."""
+    if isinstance(error, IntegrityError):
+        return True
+    original = error.orig
+    if getattr(original, "sqlstate", None) in _TRANSIENT_SQLSTATES:
+        return True
+    code = original.args[0] if original is not None and original.args else None
+    return code in _TRANSIENT_MYSQL_CODES or "database is locked" in str(original)
+
+
+def database_time(session: Session) -> datetime:
+    """Now, by the clock that all replicas share: leases and heartbeats are compared with it, never with a replica's own.
+
+    An SQLite file lives on one machine, whose clock is the shared one.
+    """
+    dialect = session.get_bind().dialect.name
+    if dialect == "sqlite":
+        return datetime.now(UTC)
+    if dialect == "postgresql":
+        moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return moment.astimezone(UTC)
+    moment = session.execute(text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
+    return moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def database_lock(connection: Connection, name: str, *, timeout_seconds: int = 60) -> Iterator[None]:
+    """Hold a lock that every process on this database respects; SQLite's is the write lock of its migration itself.
+
+    Raises:
+        TimeoutError: another process held it for `timeout_seconds`.
+    """
+    dialect = connection.dialect.name
+    if dialect == "postgresql":
+        key = int.from_bytes(name.encode()[:7], "big")
+        deadline = time.monotonic() + timeout_seconds
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process held the lock {name!r} for {timeout_seconds} s")
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+    elif dialect in ("mysql", "mariadb"):
+        got = connection.execute(
+            text("SELECT GET_LOCK(:name, :wait)"), {"name": name, "wait": timeout_seconds}
+        ).scalar()
+        if got != 1:
+            raise TimeoutError(f"another process held the lock {name!r} for {timeout_seconds} s")
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+    else:
+        yield

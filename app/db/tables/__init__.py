@@ -1,0 +1,30 @@
+"""The tables, one file per noun. A row is its columns and its constraints; what may happen to it lives in services."""
+
+from app.db.tables.annotations import Annotation, Lease
+from app.db.tables.base import Base, now
+from app.db.tables.batches import BatchItem, TrainingBatch
+from app.db.tables.domains import Domain
+from app.db.tables.labels import Label
+from app.db.tables.questions import UserQuestion
+from app.db.tables.rules import KeywordRule
+from app.db.tables.runs import JobRun, Replica
+from app.db.tables.texts import Text
+from app.db.tables.versions import ModelActivation, ModelVersion
+
+__all__ = [
+    "Annotation",
+    "Base",
+    "BatchItem",
+    "Domain",
+    "JobRun",
+    "KeywordRule",
+    "Label",
+    "Lease",
+    "ModelActivation",
+    "ModelVersion",
+    "Replica",
+    "Text",
+    "TrainingBatch",
+    "UserQuestion",
+    "now",
+]

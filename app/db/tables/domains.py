@@ -1,0 +1,34 @@
+"""A domain: one taxonomy with its own questions, models and thresholds, and the pointer to what it serves."""
+
+from sqlalchemy import BigInteger, CheckConstraint, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.tables.base import Base, Created, table_options
+from app.db.types import HashText, Id
+
+
+class Domain(Created, Base):
+    """One row per domain. `active_version_id` and `epoch` are the truth about what is served."""
+
+    __tablename__ = "intent_domains"
+    __table_args__ = table_options(
+        CheckConstraint("task IN ('single_label', 'multi_label')", name="task"),
+        CheckConstraint("gate IN ('auto', 'manual')", name="gate"),
+        CheckConstraint("epoch >= 0", name="epoch"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    task: Mapped[str] = mapped_column(String(16), default="single_label")
+    # False: only a keyed hash of each text is kept, and its label.
+    keep_text: Mapped[bool] = mapped_column(default=True)
+    gate: Mapped[str] = mapped_column(String(16), default="auto")
+    recipe: Mapped[str] = mapped_column(String(32), default="ngram")
+    taxonomy_version: Mapped[int] = mapped_column(default=0)
+    taxonomy_digest: Mapped[str | None] = mapped_column(HashText)
+    # No foreign key: versions refer to domains, and a circle of keys cannot be created or dropped on SQLite.
+    active_version_id: Mapped[int | None] = mapped_column(BigInteger)
+    # Grows by one with every flip; a flip names the epoch it saw, so of two at once one fails.
+    epoch: Mapped[int] = mapped_column(default=0)
+    batch_seq: Mapped[int] = mapped_column(default=0)
+    version_seq: Mapped[int] = mapped_column(default=0)

@@ -1,0 +1,65 @@
+"""Versions: registered artifacts with their proof, and every flip that ever chose one."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.tables.base import Base, Created, table_options
+from app.db.types import HashText, Id, Json, UtcDateTime
+
+
+class ModelVersion(Created, Base):
+    """A registered artifact. `is_active` is for people who read the table: the domain's pointer is the truth."""
+
+    __tablename__ = "intent_model_versions"
+    __table_args__ = table_options(
+        UniqueConstraint("version"),
+        # True or null, never false: many nulls may stand beside one true, so the database itself allows one active version.
+        UniqueConstraint("domain_id", "is_active"),
+        CheckConstraint("is_active = true", name="is_active"),
+        CheckConstraint("status IN ('passed', 'refused', 'failed', 'rolled_back')", name="status"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    domain_id: Mapped[int] = mapped_column(ForeignKey("intent_domains.id"))
+    version: Mapped[str] = mapped_column(String(128))
+    recipe: Mapped[str] = mapped_column(String(32))
+    model_path: Mapped[str] = mapped_column(String(512))
+    artifact_digest: Mapped[str] = mapped_column(HashText)
+    training_batch_id: Mapped[int | None] = mapped_column(ForeignKey("intent_model_training_batches.id"), type_=Id)
+    parent_version: Mapped[str | None] = mapped_column(String(128))
+    is_active: Mapped[bool | None]
+    status: Mapped[str] = mapped_column(String(16))
+    # Why it was refused or failed, as a sentence.
+    reason: Mapped[str | None] = mapped_column(Text)
+    # Measured on the exported artifact with the scorer that serves, not on the training code.
+    evaluation: Mapped[dict[str, Any]] = mapped_column(Json)
+    temperature: Mapped[float | None]
+    threshold: Mapped[float]
+    train_count: Mapped[int] = mapped_column(default=0)
+    activated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ModelActivation(Created, Base):
+    """One flip of a domain. Append-only; a rollback is one more row, with what it restores."""
+
+    __tablename__ = "intent_model_activations"
+    __table_args__ = table_options(
+        UniqueConstraint("domain_id", "epoch"),
+        CheckConstraint("kind IN ('activate', 'rollback')", name="kind"),
+        CheckConstraint("threshold >= 0 AND threshold <= 1", name="threshold"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    domain_id: Mapped[int] = mapped_column(ForeignKey("intent_domains.id"))
+    epoch: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16), default="activate")
+    version_id: Mapped[int] = mapped_column(ForeignKey("intent_model_versions.id"), index=True, type_=Id)
+    threshold: Mapped[float]
+    # Null until the domain has rules: the frozen rule set and the weights fitted for this pair.
+    rule_set_revision: Mapped[int | None]
+    fusion: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    activated_by: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(String(255))

@@ -1,0 +1,222 @@
+"""The errors a caller can act on; each knows its HTTP status and a code that never changes.
+
+The first line of a class's docstring is its title in the problem document (RFC 9457). Messages hold ids, labels and
+numbers, never the text of a question.
+"""
+
+from typing import Any, ClassVar
+
+
+class IntentError(Exception):
+    """The request could not be carried out."""
+
+    status_code: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        """`details` become members of the problem document: JSON values only."""
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        self.details = details
+
+    @property
+    def title(self) -> str:
+        """The same sentence for every error of this class."""
+        return (type(self).__doc__ or "").strip().splitlines()[0]
+
+
+class NotFound(IntentError):
+    """There is no such thing."""
+
+    status_code = 404
+    code = "not_found"
+
+
+class DomainNotFound(NotFound):
+    """There is no such domain."""
+
+    code = "domain_not_found"
+
+
+class Malformed(IntentError):
+    """The request is not what this route takes."""
+
+    status_code = 422
+    code = "validation_error"
+
+
+class MalformedBody(IntentError):
+    """The body is not JSON that this service reads."""
+
+    status_code = 400
+    code = "malformed_json"
+
+
+class BodyTooLarge(IntentError):
+    """The body is larger than this service takes."""
+
+    status_code = 413
+    code = "body_too_large"
+
+
+class TextRefused(Malformed):
+    """The text is empty or too long."""
+
+    code = "text_refused"
+
+
+class RequestIdConflict(Malformed):
+    """This request id was used with another body."""
+
+    code = "request_id_conflict"
+
+
+class TaxonomyRefused(Malformed):
+    """The taxonomy cannot be read as a set of labels."""
+
+    code = "taxonomy_invalid"
+
+
+class UnknownLabel(Malformed):
+    """The label is not in the domain's taxonomy."""
+
+    code = "unknown_label"
+
+
+class TooManyLabels(Malformed):
+    """A single-label domain takes one label."""
+
+    code = "too_many_labels"
+
+
+class LevelsInsteadOfLabel(Malformed):
+    """Levels were sent where a label belongs: join them."""
+
+    code = "levels_not_label"
+
+
+class UnknownRecipe(Malformed):
+    """There is no such recipe."""
+
+    code = "unknown_recipe"
+
+
+class TaskUnsupported(Malformed):
+    """This kind of domain cannot be trained yet."""
+
+    code = "task_unsupported"
+
+
+class Conflict(IntentError):
+    """The state of the thing does not allow this now."""
+
+    status_code = 409
+    code = "conflict"
+
+
+class DomainExists(Conflict):
+    """A domain of this name exists."""
+
+    code = "domain_exists"
+
+
+class TaxonomyEmpty(Conflict):
+    """The domain has no labels yet: import its taxonomy first."""
+
+    code = "taxonomy_empty"
+
+
+class NoTexts(Conflict):
+    """This domain keeps no text, so there is nothing to show."""
+
+    code = "no_texts"
+
+
+class Leased(Conflict):
+    """Another labeler holds this text."""
+
+    code = "leased"
+
+
+class LeaseLost(Conflict):
+    """The lease ended, and the text may be with another labeler."""
+
+    code = "lease_lost"
+
+
+class AlreadyLabelled(Conflict):
+    """Another labeler has answered this text."""
+
+    code = "already_labelled"
+
+
+class NothingToUndo(Conflict):
+    """This labeler has no answer here to take back."""
+
+    code = "nothing_to_undo"
+
+
+class Retired(Conflict):
+    """The text is no longer asked."""
+
+    code = "skipped"
+
+
+class OneClass(Conflict):
+    """Training needs at least two labels with two texts each."""
+
+    code = "one_class"
+
+
+class NothingNew(Conflict):
+    """There is no new label to train on."""
+
+    code = "nothing_new"
+
+
+class BatchState(Conflict):
+    """The batch is not in a state that allows this."""
+
+    code = "batch_state"
+
+
+class ClaimLost(Conflict):
+    """The claim on this batch ended, and another worker may have it."""
+
+    code = "claim_lost"
+
+
+class StaleEpoch(Conflict):
+    """Another flip came first."""
+
+    code = "stale_epoch"
+
+
+class VersionUnusable(Conflict):
+    """This version cannot be served."""
+
+    code = "version_unusable"
+
+
+class NothingToRollBack(Conflict):
+    """No version was active before the current one."""
+
+    code = "nothing_to_roll_back"
+
+
+class Unavailable(IntentError):
+    """The service cannot do this right now; try again."""
+
+    status_code = 503
+    code = "unavailable"
+
+
+class Overloaded(Unavailable):
+    """Too much is queued already; try again."""
+
+    code = "overloaded"
+
+
+class SetupError(IntentError):
+    """The installation is not ready."""
+
+    code = "setup_error"

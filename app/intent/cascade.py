@@ -1,0 +1,158 @@
+"""Ask one tier after the other until a verdict stands, and keep every verdict."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from app.intent.text import MaskedText
+
+logger = logging.getLogger(__name__)
+
+METHODS: Final[Mapping[str, str]] = {
+    "rules": "keyword_fallback",
+    "discriminative": "local_model",
+    "generative": "generative",
+    "llm": "llm_fallback",
+}
+"""What an answer's `method` says when this tier decided."""
+
+LOGGED_TOPK: Final = 5
+
+
+class TierUnavailable(Exception):
+    """The tier cannot judge now: it is not loaded, out of reach or overloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One tier's answer to one question; `label_id` is None where the tier abstains.
+
+    `confidence` is a calibrated probability in [0, 1], None where the tier has none. `topk` holds label ids
+    with their probabilities, best first, and includes the answer. `reason` is for people and never holds the
+    question's text.
+
+    Raises:
+        ValueError: the confidence is outside of [0, 1] or not a number.
+    """
+
+    tier: str
+    label_id: int | None
+    confidence: float | None = None
+    topk: tuple[tuple[int, float], ...] = ()
+    reason: str | None = None
+    version: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"tier {self.tier} gave a confidence of {self.confidence}, outside of [0, 1]")
+
+    def stands(self, threshold: float) -> bool:
+        """Whether no further tier has to be asked."""
+        return self.label_id is not None and self.confidence is not None and self.confidence >= threshold
+
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as it is logged, with its best `LOGGED_TOPK` labels."""
+        return {
+            "tier": self.tier,
+            "label_id": self.label_id,
+            "confidence": None if self.confidence is None else round(self.confidence, 6),
+            "topk": [[label_id, round(probability, 6)] for label_id, probability in self.topk[:LOGGED_TOPK]],
+            "reason": self.reason,
+            "version": self.version,
+        }
+
+
+class Tier(Protocol):
+    """A step of the cascade. Its name is one of `METHODS`; a tier may ask others and fuse their verdicts."""
+
+    @property
+    def name(self) -> str: ...
+
+    def judge_many(self, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> list[Verdict]:
+        """One verdict per text. `earlier`: for each text the verdicts of the tiers asked before, in order.
+
+        Raises:
+            TierUnavailable: the tier abstains on all of them.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The cascade's answer to one question: what all verdicts, in the order of the tiers, come to."""
+
+    verdicts: tuple[Verdict, ...]
+    threshold: float
+
+    @property
+    def deciding(self) -> Verdict | None:
+        """The verdict that stood; where none did, the most confident guess, the first of equal ones."""
+        guesses = [verdict for verdict in self.verdicts if verdict.label_id is not None]
+        return max(guesses, key=_surety, default=None)
+
+    @property
+    def label_id(self) -> int | None:
+        """The answer's label, None where every tier abstained."""
+        return self.deciding.label_id if self.deciding else None
+
+    @property
+    def confidence(self) -> float | None:
+        """The answer's calibrated probability in [0, 1]."""
+        return self.deciding.confidence if self.deciding else None
+
+    @property
+    def topk(self) -> tuple[tuple[int, float], ...]:
+        """Label ids and probabilities, best first."""
+        return self.deciding.topk if self.deciding else ()
+
+    @property
+    def trigger_check(self) -> bool:
+        """Whether a person should look: no label, or one below the threshold."""
+        return self.deciding is None or not self.deciding.stands(self.threshold)
+
+    @property
+    def method(self) -> str:
+        """The kind of the deciding tier: one of the values of `METHODS`, or `none`."""
+        return METHODS[self.deciding.tier] if self.deciding else "none"
+
+    @property
+    def route_used(self) -> tuple[str, ...]:
+        """The tiers that were asked, in order, also those that abstained."""
+        return tuple(verdict.tier for verdict in self.verdicts)
+
+
+def _surety(verdict: Verdict) -> float:
+    return -1.0 if verdict.confidence is None else verdict.confidence
+
+
+def decide_many(texts: Sequence[MaskedText], tiers: Sequence[Tier], threshold: float) -> list[Decision]:
+    """One decision per text.
+
+    A tier is asked only about the texts whose last verdict does not stand; a broken tier abstains on all of
+    them. `threshold`: the τ of the activation, in [0, 1].
+    """
+    verdicts: list[list[Verdict]] = [[] for _ in texts]
+    waiting = list(range(len(texts)))
+    for tier in tiers:
+        if not waiting:
+            break
+        judged = _judge(tier, [texts[i] for i in waiting], [tuple(verdicts[i]) for i in waiting])
+        for i, verdict in zip(waiting, judged, strict=True):
+            verdicts[i].append(verdict)
+        waiting = [i for i in waiting if not verdicts[i][-1].stands(threshold)]
+    return [Decision(tuple(given), threshold) for given in verdicts]
+
+
+def _judge(tier: Tier, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> Sequence[Verdict]:
+    try:
+        judged = tier.judge_many(texts, earlier)
+        if len(judged) != len(texts):
+            raise TierUnavailable(f"{len(judged)} verdicts for {len(texts)} texts")
+    # A tier may be a model, a process or another company: whatever breaks in it, the next one must still be
+    # asked. The message of an error may quote the question, so only its type is kept.
+    except Exception as error:
+        reason = type(error).__name__
+        logger.warning("tier %s abstained on %d texts: %s", tier.name, len(texts), reason)
+        return [Verdict(tier.name, None, reason=reason)] * len(texts)
+    return judged

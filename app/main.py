@@ -1,0 +1,174 @@
+"""Wire the service: the only place where engine, runtime, log and routes meet."""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from app import __version__
+from app.api import annotations, batches, classify, operations, problems, questions, queue, versions
+from app.api import domains as domain_routes
+from app.api.bodies import BodyLimit, StrictRequest
+from app.api.dependencies import Services
+from app.db.session import UnitOfWork, connect
+from app.errors import SetupError
+from app.intent.questions import AskedQuestion
+from app.intent.releases import DomainState, Release
+from app.services import domains, intake, runs, texts
+from app.services import versions as version_service
+from app.services.batches import OpeningRule
+from app.serving.batching import GreedyBatcher
+from app.serving.classifier import Classifier, Secret
+from app.serving.follower import Follower
+from app.serving.runtime import Runtime
+from app.serving.watcher import Watcher
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOG_SIZE = 500
+DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service, ready to be started; nothing is opened before it starts."""
+    StrictRequest.max_depth = settings.max_json_depth
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = build(settings)
+        app.state.services = services
+        services.watcher.start()
+        services.folder.start()
+        try:
+            yield
+        finally:
+            services.draining = True
+            services.watcher.stop()
+            services.classifier.close()
+            services.log.close()
+            services.folder.stop()
+            services.engine.dispose()
+
+    app = FastAPI(title="intentloop", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    problems.install(app)
+    for module in (classify, queue, questions, annotations, domain_routes, batches, versions, operations):
+        app.include_router(module.router)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    _describe_problems(app)
+    return app
+
+
+def build(settings: Settings) -> Services:
+    """Open the database and put the parts of one process together."""
+    engine = connect(settings.url)
+    work = UnitOfWork(engine)
+    secret = Secret(installation_secret(settings))
+    runtime = Runtime(settings.artifacts)
+    folder = Follower(lambda: fold_and_project(work), every_seconds=1.0, name="folder")
+
+    def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
+        logged = work(intake.record, asked)
+        folder.nudge()
+        return logged
+
+    log = GreedyBatcher(write, size=LOG_SIZE, capacity=settings.queue_size, name="log")
+    watcher = _watcher(settings, work, runtime)
+    classifier = Classifier(runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look)
+    return Services(
+        engine=engine,
+        work=work,
+        secret=secret,
+        runtime=runtime,
+        watcher=watcher,
+        folder=folder,
+        log=log,
+        classifier=classifier,
+        rule=opening_rule(settings),
+        lease_seconds=settings.lease_seconds,
+        proposal_size=settings.proposal_size,
+    )
+
+
+def fold_and_project(work: UnitOfWork) -> int:
+    """What may follow the log's commit: fold one slice of questions, bring labels to the twins of large texts."""
+    folded = work(texts.fold)
+    return folded or work(texts.project_due)
+
+
+def _watcher(settings: Settings, work: UnitOfWork, runtime: Runtime) -> Watcher:
+    replica = f"{socket.gethostname()}:{os.getpid()}"
+
+    def states() -> list[DomainState]:
+        return work.read(domains.states)
+
+    def release(domain_id: int) -> Release:
+        return work.read(domains.release, domain_id)
+
+    def report(wanted: Release, error: str | None, corrupt: bool) -> None:
+        if corrupt and wanted.version_id is not None and error is not None:
+            work(version_service.mark_failed, wanted.version_id, error)
+        work(
+            runs.report_replica,
+            replica,
+            role="service",
+            domain_id=wanted.state.domain_id,
+            version_id=wanted.version_id,
+            epoch=wanted.state.epoch,
+            error=error,
+        )
+
+    return Watcher(runtime, states=states, release=release, report=report, poll_seconds=settings.poll_seconds)
+
+
+def opening_rule(settings: Settings) -> OpeningRule:
+    """When a batch opens, by the settings."""
+    return OpeningRule(
+        labels=settings.batch_labels,
+        share=settings.batch_share,
+        small_labels=settings.batch_small_labels,
+        small_days=settings.batch_small_days,
+        retry_delays_seconds=settings.retry_delays_seconds,
+    )
+
+
+def installation_secret(settings: Settings) -> bytes:
+    """The installation's key: from the settings, or from a file in the data folder that is made once."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    path = settings.data_dir / "secret.key"
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        made = path.with_name(f".secret.{os.getpid()}")
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        # Linked when it is whole: of two processes that start at once one makes the key, and both read that one.
+        with suppress(FileExistsError):
+            os.link(made, path)
+        made.unlink()
+    key = path.read_text().strip()
+    if len(key) < 32:
+        raise SetupError(f"{path} holds no key: delete it to have one made, or set INTENTLOOP_SECRET_KEY")
+    return key.encode()
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the problem document into the OpenAPI schema, where the routes' error answers refer to it."""
+    original = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = original()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("Problem", problems.Problem.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

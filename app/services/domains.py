@@ -1,0 +1,109 @@
+"""Domains: make one, find one, and hold one still while something about it is decided."""
+
+import re
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import Domain, Label, ModelActivation, ModelVersion
+from app.errors import DomainExists, DomainNotFound, Malformed, TaskUnsupported
+from app.intent.releases import DomainState, Release
+
+DEFAULT = "default"
+# Names stand in ids of batches and versions, in paths and in file names.
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
+
+
+def create(
+    session: Session,
+    name: str,
+    *,
+    task: str = "single_label",
+    keep_text: bool = True,
+    gate: str = "auto",
+    recipe: str = "ngram",
+) -> Domain:
+    """Make a domain without labels.
+
+    Raises:
+        Malformed: the name is not 1–48 of a–z, 0–9, `_` and `-`, beginning with a letter or digit.
+        TaskUnsupported: multi-label domains cannot be trained yet.
+        DomainExists: the name is taken.
+    """
+    if not NAME.fullmatch(name):
+        raise Malformed("a domain's name is 1–48 of a–z, 0–9, '_' and '-', and begins with a letter or digit")
+    if task != "single_label":
+        raise TaskUnsupported(f"a {task} domain cannot be trained yet: only single_label domains can be made")
+    if session.scalar(select(Domain.id).where(Domain.name == name)) is not None:
+        raise DomainExists(f"domain {name!r} exists")
+    domain = Domain(name=name, task=task, keep_text=keep_text, gate=gate, recipe=recipe)
+    session.add(domain)
+    session.flush()
+    return domain
+
+
+def ensure_default(session: Session) -> None:
+    """Make the domain `default` unless it is there."""
+    if session.scalar(select(Domain.id).where(Domain.name == DEFAULT)) is None:
+        create(session, DEFAULT)
+
+
+def find(session: Session, name: str) -> Domain:
+    """The domain of this name.
+
+    Raises:
+        DomainNotFound: there is none.
+    """
+    domain = session.scalar(select(Domain).where(Domain.name == name))
+    if domain is None:
+        # The name came from outside and may be anything: it is not repeated.
+        raise DomainNotFound("there is no domain of this name")
+    return domain
+
+
+def locked(session: Session, name: str) -> Domain:
+    """The domain, held until the transaction ends: whoever decides about its batches or versions waits in line here."""
+    domain = session.scalar(
+        select(Domain).where(Domain.name == name).with_for_update().execution_options(populate_existing=True)
+    )
+    if domain is None:
+        raise DomainNotFound("there is no domain of this name")
+    return domain
+
+
+def listing(session: Session) -> Sequence[Domain]:
+    """All domains, the oldest first."""
+    return session.scalars(select(Domain).order_by(Domain.id)).all()
+
+
+def states(session: Session) -> list[DomainState]:
+    """What a service polls, several times a second: no joins, a handful of columns."""
+    rows = session.execute(
+        select(Domain.id, Domain.name, Domain.task, Domain.keep_text, Domain.epoch, Domain.taxonomy_version).order_by(
+            Domain.id
+        )
+    )
+    return [DomainState(*row) for row in rows]
+
+
+def release(session: Session, domain_id: int) -> Release:
+    """What this domain is to serve now, read in one transaction so that its parts belong together.
+
+    Raises:
+        DomainNotFound: there is none.
+    """
+    domain = session.get(Domain, domain_id)
+    if domain is None:
+        raise DomainNotFound
+    state = DomainState(domain.id, domain.name, domain.task, domain.keep_text, domain.epoch, domain.taxonomy_version)
+    rows = session.execute(select(Label.id, Label.path).where(Label.domain_id == domain_id)).all()
+    paths = {label_id: path for label_id, path in rows}
+    if domain.active_version_id is None:
+        return Release(state, None, None, None, 1.0, paths)
+    version, threshold = session.execute(
+        select(ModelVersion, ModelActivation.threshold)
+        .join(ModelActivation, ModelActivation.version_id == ModelVersion.id)
+        .where(ModelActivation.domain_id == domain_id, ModelActivation.epoch == domain.epoch)
+    ).one()
+    return Release(state, version.id, version.version, version.artifact_digest, threshold, paths)

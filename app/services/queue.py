@@ -1,0 +1,183 @@
+"""Hand texts out to labelers: the ones most worth a person's time, each held by one labeler at a time."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, delete, exists, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from app.db.session import database_time
+from app.db.tables import Annotation, Domain, Lease, Text
+from app.errors import Malformed, NoTexts
+from app.intent.text import MaskedText, text_hash
+
+MOST_LEASED = 100
+SLOT = 1
+
+Statement = Select[tuple[Text]]
+
+
+def _by_priority(statement: Statement) -> Statement:
+    return statement.order_by(Text.priority.desc(), Text.id.desc())
+
+
+def _at_random(statement: Statement) -> Statement:
+    # Hashes are uniform, so those beyond a random point are a random sample, read from an index.
+    point = text_hash(MaskedText(uuid.uuid4().hex))
+    return statement.where(Text.text_hash >= point).order_by(Text.text_hash)
+
+
+STRATEGIES: Mapping[str, Callable[[Statement], Statement]] = {
+    "priority": _by_priority,
+    "random": _at_random,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueItem:
+    """One text with the answer it has, and the lease if one was taken."""
+
+    question_id: str
+    question: str
+    count: int
+    intents: list[str]
+    confidence: float | None
+    topk: list[list[Any]]
+    priority: float
+    reason: str | None
+    strategy: str | None
+    sampling_probability: float | None
+    lease_token: str | None
+    lease_expires_at: datetime | None
+
+
+def unlabelled(
+    session: Session,
+    domain: Domain,
+    *,
+    limit: int,
+    strategy: str | None = None,
+    labeler_id: str | None = None,
+    lease_seconds: int = 900,
+) -> list[QueueItem]:
+    """The next texts for a labeler, leased to them; without a labeler only a look.
+
+    What the labeler holds already comes first, its lease renewed under the same token; then the queue fills up to
+    `limit`, at most 100.
+
+    Raises:
+        NoTexts: the domain keeps no text.
+        Malformed: no such strategy.
+    """
+    if not domain.keep_text:
+        raise NoTexts(f"domain {domain.name!r} keeps no text, so there is nothing to label")
+    order = STRATEGIES.get(strategy or "priority")
+    if order is None:
+        raise Malformed(f"strategy must be one of {', '.join(STRATEGIES)}")
+    moment = database_time(session)
+    if labeler_id is None:
+        texts = session.scalars(_free(order(_waiting(domain.id)), moment).limit(limit)).all()
+        return [_item(text, None) for text in texts]
+    until = moment + timedelta(seconds=lease_seconds)
+    held = _held(session, domain.id, labeler_id, moment)[: min(limit, MOST_LEASED)]
+    for text, lease in held:
+        text.leased_until = lease.expires_at = max(lease.expires_at, until)
+    room = min(limit, MOST_LEASED) - len(held)
+    taken = _take(session, domain.id, order, room, labeler_id, moment, until) if room > 0 else []
+    session.flush()
+    return [_item(text, lease) for text, lease in [*held, *taken]]
+
+
+def _waiting(domain_id: int) -> Statement:
+    return select(Text).where(Text.domain_id == domain_id, Text.state == "unlabelled", Text.priority >= 0.0)
+
+
+def _free(statement: Statement, moment: datetime) -> Statement:
+    return statement.where(or_(Text.leased_until.is_(None), Text.leased_until <= moment))
+
+
+def _held(session: Session, domain_id: int, labeler_id: str, moment: datetime) -> list[tuple[Text, Lease]]:
+    rows = session.execute(
+        select(Text, Lease)
+        .join(Lease, Lease.text_id == Text.id)
+        .where(
+            Lease.domain_id == domain_id,
+            Lease.labeler_id == labeler_id,
+            Lease.expires_at > moment,
+            Text.state == "unlabelled",
+        )
+        .order_by(Text.priority.desc(), Text.id.desc())
+    )
+    return [(text, lease) for text, lease in rows]
+
+
+def _take(
+    session: Session,
+    domain_id: int,
+    order: Callable[[Statement], Statement],
+    room: int,
+    labeler_id: str,
+    moment: datetime,
+    until: datetime,
+) -> list[tuple[Text, Lease]]:
+    statement = _free(_waiting(domain_id), moment).where(~skipped_by(labeler_id))
+    # Locked rows are somebody's who takes them at this moment: skipping them is what keeps fifty labelers from queueing
+    # behind each other. The wait for `leased_until` is then decided on the locked, newest row.
+    texts: Sequence[Text] = session.scalars(
+        order(statement).limit(room).with_for_update(of=Text, skip_locked=True)
+    ).all()
+    if not texts:
+        return []
+    ids = [text.id for text in texts]
+    session.execute(delete(Lease).where(Lease.text_id.in_(ids), Lease.expires_at <= moment))
+    leases = [
+        Lease(
+            text_id=text.id,
+            slot=SLOT,
+            domain_id=domain_id,
+            labeler_id=labeler_id,
+            token=str(uuid.uuid4()),
+            expires_at=until,
+        )
+        for text in texts
+    ]
+    session.add_all(leases)
+    for text in texts:
+        text.leased_until = until
+    return list(zip(texts, leases, strict=True))
+
+
+def skipped_by(labeler_id: str) -> Any:
+    """Whether this labeler skipped the text and did not take the skip back: a condition on `Text`."""
+    retraction = aliased(Annotation)
+    return exists().where(
+        Annotation.text_id == Text.id,
+        Annotation.labeler_id == labeler_id,
+        Annotation.kind == "skip",
+        ~exists().where(retraction.supersedes_id == Annotation.id, retraction.kind == "retract"),
+    )
+
+
+def _item(text: Text, lease: Lease | None) -> QueueItem:
+    return QueueItem(
+        question_id=text.question_id or "",
+        question=text.text or "",
+        count=text.count,
+        intents=text.intents,
+        confidence=text.confidence,
+        topk=text.topk,
+        priority=text.priority or 0.0,
+        reason=text.reason,
+        strategy=text.strategy,
+        sampling_probability=text.sampling_probability,
+        lease_token=lease.token if lease else None,
+        lease_expires_at=lease.expires_at if lease else None,
+    )
+
+
+def length(session: Session, domain_id: int) -> int:
+    """How many texts wait for a person."""
+    return session.scalar(select(func.count()).select_from(_waiting(domain_id).subquery())) or 0

@@ -1,0 +1,124 @@
+"""The ledger of the clock: every slot of every job runs once, and a job that died is seen."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy.orm import Session
+
+from app.db.session import database_time
+from app.db.tables import JobRun, Replica
+
+
+def begin(session: Session, job: str, scheduled_for: datetime, *, worker: str) -> int | None:
+    """Take a slot, or None when it has been taken: by the unique key, whoever came first."""
+    taken = session.scalar(select(JobRun.id).where(JobRun.job == job, JobRun.scheduled_for == scheduled_for))
+    if taken is not None:
+        return None
+    moment = database_time(session)
+    run = JobRun(
+        job=job,
+        scheduled_for=scheduled_for,
+        worker=worker,
+        started_at=moment,
+        heartbeat_at=moment,
+        outcome="running",
+    )
+    session.add(run)
+    session.flush()
+    return run.id
+
+
+def finish(session: Session, run_id: int, *, detail: dict[str, Any] | None = None, error: str | None = None) -> None:
+    """Close a run, unless it was given up for dead meanwhile."""
+    session.execute(
+        update(JobRun)
+        .where(JobRun.id == run_id, JobRun.outcome == "running")
+        .values(
+            outcome="failed" if error else "done",
+            detail=detail,
+            error=error[:4000] if error else None,
+            finished_at=database_time(session),
+        )
+    )
+
+
+def beat(session: Session, run_ids: Sequence[int]) -> None:
+    """Say that these runs are alive."""
+    if run_ids:
+        session.execute(update(JobRun).where(JobRun.id.in_(run_ids)).values(heartbeat_at=database_time(session)))
+
+
+def reap(session: Session, *, lost_after_seconds: float) -> int:
+    """Mark the runs that gave no sign of life for so long as died, and return how many."""
+    line = database_time(session) - timedelta(seconds=lost_after_seconds)
+    result = session.execute(
+        update(JobRun)
+        .where(JobRun.outcome == "running", JobRun.heartbeat_at < line)
+        .values(
+            outcome="died",
+            error="its process gave no sign of life: it died or was stopped",
+            finished_at=database_time(session),
+        )
+    )
+    assert isinstance(result, CursorResult)
+    return int(result.rowcount)
+
+
+def last_slot(session: Session, job: str) -> datetime | None:
+    """The latest slot of a job that was taken."""
+    return session.scalar(
+        select(JobRun.scheduled_for).where(JobRun.job == job).order_by(JobRun.scheduled_for.desc()).limit(1)
+    )
+
+
+def recent(session: Session, *, limit: int = 20) -> Sequence[JobRun]:
+    """The newest runs of all jobs."""
+    return session.scalars(select(JobRun).order_by(JobRun.id.desc()).limit(limit)).all()
+
+
+def purge(session: Session, *, older_than_days: float) -> int:
+    """Delete finished runs of the past."""
+    line = database_time(session) - timedelta(days=older_than_days)
+    result = session.execute(delete(JobRun).where(JobRun.finished_at.is_not(None), JobRun.finished_at < line))
+    assert isinstance(result, CursorResult)
+    return int(result.rowcount)
+
+
+def report_replica(
+    session: Session,
+    replica: str,
+    *,
+    role: str,
+    domain_id: int = 0,
+    version_id: int | None = None,
+    epoch: int = 0,
+    error: str | None = None,
+) -> None:
+    """Say that a process is alive, and for a service what it serves in one domain and what it could not load."""
+    row = session.get(Replica, (replica, domain_id))
+    if row is None:
+        row = Replica(replica=replica, domain_id=domain_id, role=role)
+        session.add(row)
+    row.version_id, row.epoch, row.error = version_id, epoch, error
+    row.reported_at = database_time(session)
+    session.flush()
+
+
+def replicas(session: Session, *, role: str, alive_seconds: float, domain_id: int = 0) -> Sequence[Replica]:
+    """The processes of a role that reported lately."""
+    line = database_time(session) - timedelta(seconds=alive_seconds)
+    return session.scalars(
+        select(Replica)
+        .where(Replica.role == role, Replica.domain_id == domain_id, Replica.reported_at >= line)
+        .order_by(Replica.replica)
+    ).all()
+
+
+def forget_replicas(session: Session, *, older_than_days: float) -> int:
+    """Delete what stopped reporting long ago."""
+    line = database_time(session) - timedelta(days=older_than_days)
+    result = session.execute(delete(Replica).where(Replica.reported_at < line))
+    assert isinstance(result, CursorResult)
+    return int(result.rowcount)

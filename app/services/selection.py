@@ -1,0 +1,129 @@
+"""Choose what people are asked next: score the waiting texts by the present model, and draw gold uniformly."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.db.tables import Domain, Text
+from app.intent.selection import gold_draw, gold_share, interleave
+from app.services.texts import fresh_priority
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingText:
+    """A text that waits for a person and that the present version has not answered."""
+
+    text_id: int
+    text: str
+    text_hash: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One uniform draw of gold: how many were taken, of how many, and with which probability each."""
+
+    drawn: int
+    candidates: int
+    probability: float
+
+
+def stale(session: Session, domain_id: int, version: str, *, limit: int, after: int = 0) -> list[WaitingText]:
+    """Texts in the queue that another version answered last, by id from `after` on: one page of a stream."""
+    rows = session.execute(
+        select(Text.id, Text.text, Text.text_hash, Text.count)
+        .where(
+            Text.domain_id == domain_id,
+            Text.state == "unlabelled",
+            Text.priority.is_not(None),
+            Text.text.is_not(None),
+            Text.id > after,
+            or_(Text.scored_by.is_(None), Text.scored_by != version),
+        )
+        .order_by(Text.id)
+        .limit(limit)
+    )
+    return [WaitingText(*row) for row in rows]
+
+
+def rescore(session: Session, waiting: Sequence[WaitingText], topk: Sequence[list[list[Any]]], *, version: str) -> int:
+    """Store the version's answers and the priorities that follow. `topk`: one list per text, best first."""
+    rows: list[dict[str, Any]] = []
+    for text, best in zip(waiting, topk, strict=True):
+        priority = fresh_priority(text.text_hash, text.count, best)
+        rows.append(
+            {
+                "id": text.text_id,
+                "topk": best,
+                "intents": [best[0][0]],
+                "confidence": best[0][1],
+                "scored_by": version,
+                "priority": priority.value,
+                "strategy": priority.strategy,
+                "reason": priority.reason,
+            }
+        )
+    # Drawn gold keeps its place: a place by uncertainty would make the draw anything but uniform.
+    gold = set(
+        session.scalars(select(Text.id).where(Text.id.in_([text.text_id for text in waiting]), Text.is_gold.is_(True)))
+    )
+    answers = ("id", "topk", "intents", "confidence", "scored_by")
+    by_place: Mapping[bool, list[dict[str, Any]]] = {
+        True: [{key: row[key] for key in answers} for row in rows if row["id"] in gold],
+        False: [row for row in rows if row["id"] not in gold],
+    }
+    for page in by_place.values():
+        if page:
+            session.execute(update(Text), page)
+    return len(rows)
+
+
+def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Generator) -> Draw:
+    """Bring gold candidates into the queue by a uniform draw, up to their share of one selection of `size`.
+
+    The share shrinks as gold is labelled (design, section 7). Where nothing else waits, the selection is all gold: the
+    candidates are then all that is left to ask. A drawn text takes the place of a random one of the queue, so that a
+    labeler cannot tell it from the others.
+    """
+    waiting = (Text.domain_id == domain.id) & (Text.state == "unlabelled") & Text.text.is_not(None)
+    labelled = session.scalar(
+        select(func.count(Text.id)).where(Text.domain_id == domain.id, Text.is_gold.is_(True), Text.state == "labelled")
+    )
+    open_gold = session.scalar(
+        select(func.count(Text.id)).where(waiting, Text.is_gold.is_(True), Text.priority.is_not(None))
+    )
+    top = session.scalars(
+        select(Text.priority)
+        .where(waiting, Text.is_gold.is_(False), Text.priority >= 0.0)
+        .order_by(Text.priority.desc())
+        .limit(size)
+    ).all()
+    share = gold_share(labelled or 0) if top else 1.0
+    quota = max(0, round(share * size) - (open_gold or 0))
+    candidates = session.scalars(
+        select(Text.id)
+        .where(waiting, Text.is_gold.is_(True), Text.priority.is_(None), Text.train_allowed.is_(True))
+        .order_by(Text.id)
+    ).all()
+    chosen, probability = gold_draw(candidates, quota, rng)
+    if len(chosen) == 0:
+        return Draw(0, len(candidates), 0.0)
+    places = interleave([float(priority or 0.0) for priority in top], len(chosen), rng)
+    session.execute(
+        update(Text),
+        [
+            {
+                "id": int(text_id),
+                "priority": float(place),
+                "strategy": "gold",
+                "reason": "part of the uniform sample by which versions are judged",
+                "sampling_probability": float(probability),
+            }
+            for text_id, place in zip(chosen, places, strict=True)
+        ],
+    )
+    return Draw(len(chosen), len(candidates), float(probability))

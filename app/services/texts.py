@@ -1,0 +1,186 @@
+"""Fold logged questions into distinct texts: count them, put new ones in the queue, bring labels to later twins."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.db.tables import Annotation, Label, Text, UserQuestion
+from app.intent.selection import (
+    frequency_weighted,
+    is_gold_candidate,
+    margin_from_topk,
+    random_priority,
+)
+
+FOLD_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """How much a label of this text would teach, in [0, 1], and why."""
+
+    value: float | None
+    strategy: str | None
+    reason: str | None
+
+
+def fresh_priority(text_hash: str, count: int, topk: Sequence[Sequence[Any]]) -> Priority:
+    """The priority of a text by the answer it got; without an answer a draw weighted by how often it is asked."""
+    if not topk:
+        drawn = float(random_priority([text_hash], [count])[0])
+        return Priority(drawn, "random", f"no model answered it: drawn at random, asked {count} times")
+    margin = margin_from_topk(topk)
+    best = ", ".join(f"{_leaf(str(label))} {probability:.2f}" for label, probability in topk[:2])
+    return Priority(frequency_weighted(margin, count), "margin", f"unsure: {best}; asked {count} times")
+
+
+def _leaf(path: str) -> str:
+    return path.rsplit(" > ", 1)[-1][:60]
+
+
+def fold(session: Session, *, limit: int = FOLD_SIZE) -> int:
+    """Give up to `limit` questions their text, and return how many.
+
+    Questions that another process is folding are left to it. Nothing is lost by a crash between the log's commit and
+    this one: an unfolded question is one without `text_id`, and the next fold finds it.
+    """
+    questions = session.scalars(
+        select(UserQuestion)
+        .where(UserQuestion.text_id.is_(None))
+        .order_by(UserQuestion.question_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    groups: dict[tuple[int, str], list[UserQuestion]] = {}
+    for question in questions:
+        groups.setdefault((question.domain_id, question.text_hash), []).append(question)
+    if not groups:
+        return 0
+    texts = _texts_of(session, groups)
+    labels = _projections(session, [text for text in texts.values() if text.label_id is not None])
+    rows: list[dict[str, Any]] = []
+    for key, asked in groups.items():
+        text = texts[key]
+        _count(text, asked)
+        row = {"text_id": text.id, "priority": text.priority, "priority_reason": text.reason}
+        row |= labels.get(text.id, _UNLABELLED | {"training_status": _of_question(text)})
+        rows.extend(row | {"question_id": question.question_id} for question in asked)
+    session.flush()
+    session.execute(update(UserQuestion), rows)
+    session.expire_all()
+    return len(questions)
+
+
+_UNLABELLED: dict[str, Any] = {
+    "is_labeled": False,
+    "correct_intent": None,
+    "correct_time_intent": None,
+    "labeler_id": None,
+    "labeled_at": None,
+}
+
+
+def _of_question(text: Text) -> str:
+    return "pending" if text.training_status == "claimed" else text.training_status
+
+
+def _texts_of(
+    session: Session, groups: Mapping[tuple[int, str], Sequence[UserQuestion]]
+) -> dict[tuple[int, str], Text]:
+    found: dict[tuple[int, str], Text] = {}
+    for domain_id in {domain_id for domain_id, _ in groups}:
+        hashes = [text_hash for owner, text_hash in groups if owner == domain_id]
+        # Locked in the order of their ids, so that two folders never wait for each other.
+        rows = session.scalars(
+            select(Text)
+            .where(Text.domain_id == domain_id, Text.text_hash.in_(hashes))
+            .order_by(Text.id)
+            .with_for_update()
+        )
+        found.update({(domain_id, text.text_hash): text for text in rows})
+    new = [make(asked[0]) for key, asked in groups.items() if key not in found]
+    session.add_all(new)
+    session.flush()
+    found.update({(text.domain_id, text.text_hash): text for text in new})
+    return found
+
+
+def make(question: UserQuestion) -> Text:
+    """The text of a question that nobody asked before."""
+    return Text(
+        domain_id=question.domain_id,
+        text_hash=question.text_hash,
+        group_hash=question.text_hash,
+        text=question.question,
+        question_id=question.question_id,
+        is_gold=is_gold_candidate(question.text_hash),
+        state="unlabelled",
+        training_status="pending",
+        train_allowed=False,
+        count=0,
+    )
+
+
+def _count(text: Text, asked: Sequence[UserQuestion]) -> None:
+    times = [question.asked_at for question in asked]
+    text.count += len(asked)
+    text.first_asked_at = min([*times, *([text.first_asked_at] if text.first_asked_at else [])])
+    text.last_asked_at = max([*times, *([text.last_asked_at] if text.last_asked_at else [])])
+    # A text may be trained on when at least one of those who asked it allowed that.
+    text.train_allowed = text.train_allowed or any(question.train_allowed for question in asked)
+    if text.question_id is None:
+        text.question_id = asked[0].question_id
+    newest = asked[-1]
+    if newest.topk or not text.topk:
+        text.topk = newest.topk
+        text.intents, text.confidence = newest.intents, newest.confidence
+        text.scored_by = newest.model_version
+    queued = text.state == "unlabelled" and text.text is not None and text.train_allowed
+    # Gold enters the queue only by the uniform draw of select_questions.
+    if queued and not text.is_gold:
+        priority = fresh_priority(text.text_hash, text.count, text.topk)
+        text.priority, text.strategy, text.reason = priority.value, priority.strategy, priority.reason
+
+
+def _projections(session: Session, texts: Iterable[Text]) -> dict[int, dict[str, Any]]:
+    texts = list(texts)
+    # Into the session at once, so that `projection` finds each without a query of its own.
+    session.scalars(select(Annotation).where(Annotation.id.in_([text.annotation_id for text in texts]))).all()
+    return {text.id: projection(session, text) for text in texts}
+
+
+def projection(session: Session, text: Text) -> dict[str, Any]:
+    """The label's columns of every question that asked this text."""
+    if text.state != "labelled":
+        return _UNLABELLED | {"training_status": _of_question(text)}
+    annotation = session.get(Annotation, text.annotation_id)
+    label = session.get(Label, text.label_id)
+    if annotation is None or label is None:
+        raise AssertionError(f"text {text.id} is labelled without an annotation")
+    return {
+        "is_labeled": True,
+        "correct_intent": [label.path],
+        "correct_time_intent": annotation.time_intent,
+        "labeler_id": annotation.labeler_id,
+        "labeled_at": text.labelled_at,
+        "training_status": _of_question(text),
+    }
+
+
+def project(session: Session, text: Text) -> int:
+    """Bring a text's label to all questions that asked it, and return how many they are."""
+    values = projection(session, text)
+    result = session.execute(update(UserQuestion).where(UserQuestion.text_id == text.id).values(values))
+    text.projection_due = False
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def project_due(session: Session, *, limit: int = 10) -> int:
+    """Bring the labels of texts with very many twins to their questions: the part that the labeler did not wait for."""
+    texts = session.scalars(
+        select(Text).where(Text.projection_due.is_(True)).limit(limit).with_for_update(skip_locked=True)
+    ).all()
+    return sum(project(session, text) for text in texts)

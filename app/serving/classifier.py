@@ -1,0 +1,173 @@
+"""The way of a question: clean, mask, decide, log, answer; no answer leaves before its row is committed."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from app.errors import DomainNotFound, TextRefused
+from app.intent.cascade import Decision, decide_many
+from app.intent.masking import mask
+from app.intent.questions import AskedQuestion, new_question_id
+from app.intent.text import MaskedText, TextEmpty, TextTooLong, clean, text_hash
+from app.serving.batching import GreedyBatcher
+from app.serving.runtime import Loaded, Runtime
+
+Logged = TypeVar("Logged")
+INFERENCE_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One text to classify, as the caller sent it."""
+
+    text: str
+    domain: str
+    request_id: str | None = None
+    user_id: str | None = None
+    topk: int = 3
+    train_allowed: bool = True
+
+
+class Secret:
+    """The installation's key for hashes of what must be compared but not kept."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @property
+    def key(self) -> bytes:
+        """For hashes that are made elsewhere."""
+        return self._key
+
+    def of_user(self, user_id: str | None) -> str | None:
+        """A user's keyed hash; equal users have equal hashes, and nobody without the key can try names."""
+        return None if user_id is None else self._hash("user", user_id)
+
+    def of_body(self, body: Mapping[str, Any]) -> str:
+        """The keyed hash by which two requests with one id are compared, before anything is masked."""
+        return self._hash("body", json.dumps(body, sort_keys=True, ensure_ascii=False, default=str))
+
+    def _hash(self, kind: str, value: str) -> str:
+        return hmac.new(self._key, f"{kind}\n{value}".encode(), hashlib.sha256).hexdigest()
+
+
+def cleaned(raw: str) -> MaskedText:
+    """Normalise and mask a text from outside.
+
+    Raises:
+        TextRefused: it is empty or too long.
+    """
+    try:
+        return mask(clean(raw))
+    except (TextEmpty, TextTooLong) as error:
+        raise TextRefused(str(error)) from error
+
+
+class Classifier(Generic[Logged]):
+    """Decides by what the runtime has loaded, and hands every decision to the log before it is an answer."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        log: GreedyBatcher[AskedQuestion, Logged],
+        secret: Secret,
+        *,
+        capacity: int,
+        refresh: Callable[[], None],
+    ) -> None:
+        """`refresh` looks at once for domains that were made a moment ago."""
+        self._runtime = runtime
+        self._refresh = refresh
+        self._log = log
+        self._secret = secret
+        self._inference: GreedyBatcher[tuple[Loaded, MaskedText], Decision] = GreedyBatcher(
+            _decide, size=INFERENCE_SIZE, capacity=capacity, name="inference"
+        )
+
+    async def classify(self, asked: Sequence[Asked]) -> list[Logged | BaseException]:
+        """One logged answer, or one error, for each question, in order.
+
+        Raises:
+            Overloaded: the queues are full.
+        """
+        if any(self._runtime.find(question.domain) is None for question in asked):
+            await asyncio.to_thread(self._refresh)
+        results: dict[int, Logged | BaseException] = {}
+        ready: list[tuple[int, float, Asked, MaskedText, Loaded]] = []
+        for position, question in enumerate(asked):
+            start = time.perf_counter()
+            try:
+                ready.append((position, start, question, cleaned(question.text), self._loaded(question.domain)))
+            except (TextRefused, DomainNotFound) as error:
+                results[position] = error
+        decisions = await self._inference.submit([(loaded, text) for *_, text, loaded in ready])
+        rows: list[AskedQuestion] = []
+        logged_positions: list[int] = []
+        for (position, start, question, text, loaded), decision in zip(ready, decisions, strict=True):
+            if isinstance(decision, BaseException):
+                results[position] = decision
+            else:
+                rows.append(self._row(question, text, loaded, decision, start))
+                logged_positions.append(position)
+        for position, logged in zip(logged_positions, await self._log.submit(rows), strict=True):
+            results[position] = logged
+        return [results[position] for position in range(len(asked))]
+
+    def close(self) -> None:
+        """Finish what is queued."""
+        self._inference.close()
+
+    def _loaded(self, domain: str) -> Loaded:
+        loaded = self._runtime.find(domain)
+        if loaded is None:
+            raise DomainNotFound("there is no domain of this name")
+        return loaded
+
+    def _row(
+        self, question: Asked, text: MaskedText, loaded: Loaded, decision: Decision, start: float
+    ) -> AskedQuestion:
+        paths = loaded.release.paths
+        keep = loaded.release.state.keep_text
+        return AskedQuestion(
+            domain_id=loaded.release.state.domain_id,
+            question_id=new_question_id(),
+            request_id=question.request_id,
+            body_hash=self._secret.of_body(
+                {"text": question.text, "user_id": question.user_id, "train_allowed": question.train_allowed}
+            ),
+            user_hash=self._secret.of_user(question.user_id),
+            text=text if keep else None,
+            text_hash=text_hash(text) if keep else text_hash(text, secret=self._secret.key),
+            source="served",
+            train_allowed=question.train_allowed,
+            asked_at=datetime.now(UTC),
+            intents=[] if decision.label_id is None else [paths[decision.label_id]],
+            confidence=None if decision.confidence is None else round(decision.confidence, 6),
+            method=decision.method,
+            topk=[[paths[label_id], round(p, 6)] for label_id, p in decision.topk],
+            verdicts=[verdict.as_json() for verdict in decision.verdicts],
+            route_used=list(decision.route_used),
+            trigger_check=decision.trigger_check,
+            model_version=loaded.release.version,
+            latency_ms=round((time.perf_counter() - start) * 1000, 3),
+        )
+
+
+def _decide(items: Sequence[tuple[Loaded, MaskedText]]) -> list[Decision | Exception]:
+    """Decide a mixed list: the texts of each release together."""
+    decided: dict[int, Decision] = {}
+    groups: dict[int, list[int]] = {}
+    for position, (loaded, _) in enumerate(items):
+        groups.setdefault(id(loaded), []).append(position)
+    for positions in groups.values():
+        loaded = items[positions[0]][0]
+        texts = [items[position][1] for position in positions]
+        decisions = decide_many(texts, loaded.tiers, threshold=loaded.release.threshold)
+        decided.update(zip(positions, decisions, strict=True))
+    return [decided[position] for position in range(len(items))]

@@ -1,0 +1,46 @@
+"""Do what may follow a commit on a thread of its own, soon after it was asked for and again after every crash."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class Follower:
+    """Runs `work` until it has nothing left, when nudged and at least every `every_seconds`. `work` says how much it did."""
+
+    def __init__(self, work: Callable[[], int], *, every_seconds: float, name: str) -> None:
+        self._work = work
+        self._every_seconds = every_seconds
+        self._nudged = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin, with what an earlier process left undone."""
+        self._nudged.set()
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """There is something to do."""
+        self._nudged.set()
+
+    def stop(self) -> None:
+        """Finish what is there, then end the thread."""
+        self._stopping = True
+        self._nudged.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            self._nudged.wait(self._every_seconds)
+            self._nudged.clear()
+            try:
+                while self._work():
+                    pass
+            except Exception as error:  # The edge of the thread: what is undone is found again the next time.
+                logger.warning("%s will try again: %s", self._thread.name, type(error).__name__)
+            if self._stopping:
+                return

@@ -1,0 +1,104 @@
+"""The models that are loaded: load and prove a new one beside the old, then switch in one assignment."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.intent.cascade import Tier
+from app.intent.releases import Release
+from app.intent.text import MaskedText
+from app.scorers import Scorer, load_scorer
+from app.scorers.artifact import ArtifactCorrupt, check_reference_answers, verify
+from app.scorers.local_model import LocalModel
+
+logger = logging.getLogger(__name__)
+
+# Kept loaded beside the active one, so that a rollback needs no file.
+KEPT_SCORERS = 3
+WARM_UP = (MaskedText("你好"), MaskedText("warm up"), MaskedText("1"))
+
+
+class LoadFailed(Exception):
+    """The wanted version could not be loaded or did not prove itself; what was loaded before still serves."""
+
+    def __init__(self, reason: str, *, corrupt: bool) -> None:
+        super().__init__(reason)
+        self.corrupt = corrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What answers one domain: a request reads it once, so that label, confidence and version belong together."""
+
+    release: Release
+    tiers: tuple[Tier, ...]
+
+
+class Runtime:
+    """One per process. Readers take `find(domain)` without a lock: the mapping is replaced, never changed."""
+
+    def __init__(self, artifacts: Path) -> None:
+        self._artifacts = artifacts
+        self._loaded: Mapping[str, Loaded] = {}
+        self._scorers: OrderedDict[str, Scorer] = OrderedDict()
+        self._swapping = threading.Lock()
+
+    def find(self, domain: str) -> Loaded | None:
+        """What answers this domain now, or None when this process knows no such domain yet."""
+        return self._loaded.get(domain)
+
+    @property
+    def loaded(self) -> Mapping[str, Loaded]:
+        """What answers each domain now."""
+        return self._loaded
+
+    def swap(self, release: Release) -> None:
+        """Load, prove and warm what the release names while the old one serves, then switch.
+
+        Raises:
+            LoadFailed: nothing was switched.
+        """
+        with self._swapping:
+            tiers: tuple[Tier, ...] = ()
+            if release.version is not None and release.artifact_digest is not None:
+                scorer = self._scorer(release.artifact_digest)
+                _refuse_unknown_labels(scorer.label_ids, release.paths)
+                tiers = (LocalModel(scorer, release.version),)
+            self._loaded = {**self._loaded, release.state.name: Loaded(release, tiers)}
+
+    def _scorer(self, digest: str) -> Scorer:
+        known = self._scorers.get(digest)
+        if known is None:
+            known = _prove(self._artifacts / digest, digest)
+            self._scorers[digest] = known
+        self._scorers.move_to_end(digest)
+        in_use = {loaded.release.artifact_digest for loaded in self._loaded.values() if loaded.release.artifact_digest}
+        while len(self._scorers) > KEPT_SCORERS + len(in_use):
+            oldest = next(name for name in self._scorers if name not in in_use)
+            del self._scorers[oldest]
+        return known
+
+
+def _prove(folder: Path, digest: str) -> Scorer:
+    """Digest first, before anything is parsed; then load; then the reference answers: "loaded" is not "correct"."""
+    try:
+        verify(folder, digest)
+        scorer = load_scorer(folder)
+        check_reference_answers(scorer, folder)
+        scorer.probabilities(WARM_UP)
+    except ArtifactCorrupt as error:
+        raise LoadFailed(f"artifact {digest[:12]} is not what was trained: {error}", corrupt=True) from error
+    except (OSError, ValueError, KeyError, MemoryError) as error:
+        raise LoadFailed(
+            f"artifact {digest[:12]} could not be loaded: {type(error).__name__}", corrupt=False
+        ) from error
+    return scorer
+
+
+def _refuse_unknown_labels(label_ids: Sequence[int], paths: Mapping[int, str]) -> None:
+    unknown = [label_id for label_id in label_ids if label_id not in paths]
+    if unknown:
+        raise LoadFailed(f"the artifact names labels that this domain never had: {unknown[:5]}", corrupt=True)

@@ -1,0 +1,110 @@
+"""Every setting of the installation, once: its type, its range, its unit and why one would change it.
+
+Read from the environment (prefix `INTENTLOOP_`) and from a `.env` file. Only composition roots build it.
+"""
+
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The knobs. What belongs to one domain (recipe, gate, keeping texts) is a column of the domain, not a setting."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INTENTLOOP_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    # Where things are
+    data_dir: Path = Field(Path("data"), description="folder of the SQLite database, the artifacts and the secret")
+    database_url: SecretStr | None = Field(
+        None,
+        description="SQLAlchemy URL; without it an SQLite file in the data folder. "
+        "postgresql://… and mysql://… (PyMySQL) work as they are",
+    )
+    artifacts_dir: Path | None = Field(
+        None,
+        description="folder of the trained artifacts, shared by every machine; <data_dir>/artifacts without it",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="keys the hashes of user ids, of request bodies and of texts that are not kept; "
+        "without it one is made in the data folder. Several machines need the same",
+    )
+    timezone: str = Field("UTC", description="IANA zone of cron times and of daily figures")
+
+    # The service
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8001, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    max_body_bytes: int = Field(
+        8 * 1024 * 1024, ge=1024, le=1 << 30, description="larger bodies are answered 413, unread"
+    )
+    max_json_depth: int = Field(32, ge=4, le=200, description="deeper JSON is answered 400")
+    queue_size: int = Field(
+        1024,
+        ge=1,
+        le=100_000,
+        description="questions waiting for the model or the log before 503 is answered",
+    )
+    poll_seconds: float = Field(
+        0.2,
+        gt=0.01,
+        le=10,
+        description="how often a service looks for a flip; a flip is seen within a second",
+    )
+    cors_origins: list[str] = Field([], description="browser origins that may call the API; none by default")
+
+    # The clock: crontab with five fields, or six with seconds first
+    select_cron: str = Field("*/10 * * * *", description="when waiting texts are scored again and gold is drawn")
+    train_cron: str = Field("* * * * *", description="when the clock asks whether enough labels for a batch are in")
+    purge_cron: str = Field("30 3 * * *", description="when what has outlived its use is deleted")
+    heartbeat_seconds: float = Field(5.0, gt=0.05, le=600, description="how often a running batch says it is alive")
+    lost_after_seconds: float = Field(
+        60.0, gt=0.2, le=86_400, description="a batch or run without a heartbeat for so long is failed"
+    )
+    train_timeout_seconds: float = Field(6 * 3600.0, gt=1, description="a trainer that runs longer is stopped")
+    retry_delays_seconds: tuple[float, ...] = Field(
+        (60.0, 300.0, 1500.0),
+        description="a failed batch is tried again after these, then only with a new label",
+    )
+
+    # When a batch opens
+    batch_labels: int = Field(100, ge=2, description="new labels that open a batch")
+    batch_share: float = Field(0.10, ge=0, le=1, description="or this share of what is labelled, if that is more")
+    batch_small_labels: int = Field(20, ge=2, description="fewer are enough when the oldest has waited …")
+    batch_small_days: float = Field(7.0, ge=0, description="… so many days: rare domains must not wait for ever")
+
+    # What a person is asked
+    selection_size: int = Field(100, ge=1, le=10_000, description="texts in one selection: gold is drawn as its share")
+    lease_seconds: int = Field(900, ge=5, le=86_400, description="how long a labeler holds a text by default")
+    proposal_size: int = Field(50, ge=2, description="texts under one proposed label that make it a label")
+    replica_days: float = Field(1.0, gt=0, description="days after which a service that stopped reporting is forgotten")
+    run_days: float = Field(90.0, gt=0, description="days that finished runs of the clock stay in the ledger")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is not a time zone of this machine; Asia/Shanghai is one") from error
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone of cron times and daily figures."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def url(self) -> str:
+        """Where the database is. Holds a password: never log it."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.resolve() / 'intentloop.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder in which artifacts lie under their digest."""
+        return (self.artifacts_dir or self.data_dir / "artifacts").resolve()

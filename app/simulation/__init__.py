@@ -1,0 +1,1 @@
+"""The loop played from outside: a service is started, asked, labelled and measured over HTTP alone."""

@@ -1,0 +1,62 @@
+"""Choose what people are asked: score the waiting texts with the version that serves, and draw gold uniformly."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from app.db.tables import Domain
+from app.intent.releases import Release
+from app.intent.text import MaskedText
+from app.scorers import load_scorer
+from app.scorers.local_model import LocalModel
+from app.services import domains, selection
+from jobs.context import JobContext
+
+PAGE = 500
+TOPK = 5
+
+
+def select_questions(context: JobContext) -> dict[str, Any]:
+    """Refresh every domain's queue, and say how many texts were scored and drawn."""
+    counts = {"scored": 0, "gold_drawn": 0}
+    for domain in context.work.read(domains.listing):
+        if not domain.keep_text:
+            continue
+        counts["scored"] += _rescore(context, context.work.read(domains.release, domain.id))
+        counts["gold_drawn"] += context.work(_draw, domain.name, context.settings.selection_size).drawn
+    return counts
+
+
+def _draw(session: Session, name: str, size: int) -> selection.Draw:
+    domain: Domain = domains.locked(session, name)
+    return selection.draw_gold(session, domain, size=size, rng=np.random.default_rng())
+
+
+def _rescore(context: JobContext, release: Release) -> int:
+    """Stream the texts that another version answered through this one, a page at a time."""
+    version, digest = release.version, release.artifact_digest
+    if version is None or digest is None:
+        return 0
+    model: LocalModel | None = None
+    scored = after = 0
+    while not context.stopping.is_set():
+        page = context.work.read(selection.stale, release.state.domain_id, version, limit=PAGE, after=after)
+        if not page:
+            return scored
+        # Loaded when there is something to score: most runs find nothing.
+        model = model or LocalModel(load_scorer(context.settings.artifacts / digest), version)
+        topk = _topk(model, [text.text for text in page], release)
+        scored += context.work(selection.rescore, page, topk, version=version)
+        after = page[-1].text_id
+    return scored
+
+
+def _topk(model: LocalModel, texts: Sequence[str], release: Release) -> list[list[list[Any]]]:
+    """The best labels of each text by their paths of today, as the log holds them."""
+    verdicts = model.judge_many([MaskedText(text) for text in texts], ())
+    return [
+        [[release.paths[label_id], round(probability, 6)] for label_id, probability in verdict.topk[:TOPK]]
+        for verdict in verdicts
+    ]

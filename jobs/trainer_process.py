@@ -1,0 +1,107 @@
+"""Start the trainer as a process of its own, follow its progress, and stop it when it must not go on."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MOST_ERROR_CHARACTERS = 2000
+POLL_SECONDS = 0.1
+KILL_AFTER_SECONDS = 5.0
+
+
+class TrainerFailed(Exception):
+    """The trainer ended without an artifact. The message says why, as far as anyone knows."""
+
+
+class TrainerStopped(Exception):
+    """The trainer was stopped because `wanted` said so: the clock shuts down, or the claim is lost."""
+
+
+def train(
+    recipe: str,
+    spec: Path,
+    out: Path,
+    *,
+    progress: Callable[[float, str], None],
+    wanted: Callable[[], bool],
+    timeout_seconds: float,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run `python -m trainer` until it has written its artifact to `out`.
+
+    Raises:
+        TrainerFailed: a bad exit, a signal, or too much time.
+        TrainerStopped: `wanted` turned false.
+    """
+    errors = out.with_name(out.name + ".stderr")
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", recipe, "--spec", str(spec), "--out", str(out)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, "PYTHONHASHSEED": "0", **(environment or {})},
+            # Its own group, so that stopping it stops what it started.
+            start_new_session=True,
+        )
+    reader = threading.Thread(target=_follow, args=(process, progress), daemon=True)
+    reader.start()
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        while process.poll() is None:
+            if not wanted():
+                raise TrainerStopped("the trainer was stopped")
+            if time.monotonic() > deadline:
+                raise TrainerFailed(f"the trainer was stopped after {timeout_seconds:g} s (train_timeout_seconds)")
+            time.sleep(POLL_SECONDS)
+    finally:
+        _end(process)
+        reader.join(timeout=5)
+    if process.returncode != 0:
+        raise TrainerFailed(_reason(process.returncode, errors))
+
+
+def _follow(process: subprocess.Popen[bytes], progress: Callable[[float, str], None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            said: Any = json.loads(line)
+            progress(float(said["progress"]), str(said["stage"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # a library that prints is no reason to stop
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    for signal_number, patience in ((15, KILL_AFTER_SECONDS), (9, None)):
+        try:
+            os.killpg(process.pid, signal_number)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(timeout=patience)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _reason(code: int, errors: Path) -> str:
+    said = errors.read_bytes()[-MOST_ERROR_CHARACTERS:].decode("utf-8", "replace").strip()
+    last = said.splitlines()[-1] if said else ""
+    if code == 2 and last:
+        return last
+    if code == -9:
+        return "the trainer was killed (signal 9): the machine may be out of memory"
+    if code < 0:
+        return f"the trainer died by signal {-code}"
+    return f"the trainer ended with status {code}: {last or 'it said nothing'}"

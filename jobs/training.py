@@ -1,0 +1,178 @@
+"""Work on one batch: write its spec, run the trainer, prove the artifact, register the version."""
+
+import json
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.db.session import UnitOfWork
+from app.errors import ClaimLost
+from app.scorers.artifact import ArtifactCorrupt, verify
+from app.scorers.artifact import digest as digest_of
+from app.services import batches, taxonomy, versions
+from jobs import proving
+from jobs.context import JobContext
+from jobs.trainer_process import TrainerFailed, TrainerStopped, train
+
+logger = logging.getLogger(__name__)
+
+# Beside the artifacts, so that moving a finished one there is a rename.
+WORKSHOP = ".workshop"
+
+
+class Claim:
+    """Keeps a claimed batch alive from a thread of its own, and knows when it is lost."""
+
+    def __init__(self, context: JobContext, claimed: batches.Claimed) -> None:
+        self._context = context
+        self._claimed = claimed
+        self._progress = 0.0
+        self._stage = "starting"
+        self._lost = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Claim":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=10)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the work is still ours to do."""
+        return not self._lost.is_set() and not self._context.stopping.is_set()
+
+    def note(self, progress: float, stage: str) -> None:
+        """Remember how far the work is; the heartbeat writes it down."""
+        self._progress, self._stage = progress, stage
+
+    def enter(self, status: str, stage: str) -> None:
+        """Write a new status down at once.
+
+        Raises:
+            ClaimLost: the batch is no longer ours.
+        """
+        self._stage = stage
+        self._context.work(batches.report, self._claimed.batch.id, self._claimed.token, status=status, stage=stage)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._context.settings.heartbeat_seconds):
+            try:
+                self._context.work(
+                    batches.report,
+                    self._claimed.batch.id,
+                    self._claimed.token,
+                    progress=self._progress,
+                    stage=self._stage,
+                )
+            except ClaimLost:
+                self._lost.set()
+                return
+            except Exception as error:  # The database may be away for a moment: the next beat tries again.
+                logger.warning("heartbeat of batch %s: %s", self._claimed.batch.batch_id, type(error).__name__)
+
+
+def train_next(context: JobContext) -> str | None:
+    """Take a queued batch, if there is one, and see it through. Returns its id."""
+    claimed = context.work(batches.claim_next, worker=context.worker)
+    if claimed is None:
+        return None
+    batch = claimed.batch
+    logger.info("batch %s: training, attempt %d", batch.batch_id, batch.attempt)
+    try:
+        with Claim(context, claimed) as claim:
+            version = _see_through(context, claimed, claim)
+        logger.info("batch %s became version %s", batch.batch_id, version)
+    except ClaimLost:
+        logger.warning("batch %s was given up for lost; what was trained is dropped", batch.batch_id)
+    except TrainerStopped:
+        context.work(batches.requeue, batch.id, claimed.token)
+        logger.info("batch %s was given back", batch.batch_id)
+    except (TrainerFailed, proving.NotProven) as error:
+        _fail(context.work, claimed, str(error))
+    except Exception as error:
+        logger.exception("batch %s", batch.batch_id)
+        _fail(context.work, claimed, f"{type(error).__name__}: {error}")
+    return batch.batch_id
+
+
+def _fail(work: UnitOfWork, claimed: batches.Claimed, reason: str) -> None:
+    logger.warning("batch %s failed: %s", claimed.batch.batch_id, reason)
+    work(batches.fail, claimed.batch.id, claimed.token, error=reason)
+
+
+def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) -> str:
+    items = context.work.read(batches.items, claimed.batch.id)
+    folder = context.settings.artifacts / WORKSHOP / f"{claimed.batch.batch_id}-{claimed.token[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        spec = _write_spec(context, claimed, items, folder)
+        train(
+            claimed.batch.recipe,
+            spec,
+            folder / "artifact",
+            progress=lambda progress, stage: claim.note(progress * 0.9, stage),
+            wanted=lambda: claim.wanted,
+            timeout_seconds=context.settings.train_timeout_seconds,
+        )
+        digest = publish(folder / "artifact", context.settings.artifacts)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    claim.enter("evaluating", "proving")
+    proof = proving.prove(context, claimed, items, digest)
+    if not claim.wanted:
+        raise TrainerStopped("stopped before the version was registered")
+    return context.work(versions.register, claimed, proof).version
+
+
+def _write_spec(
+    context: JobContext, claimed: batches.Claimed, items: Sequence[batches.LabelledText], folder: Path
+) -> Path:
+    labels = context.work.read(taxonomy.active, claimed.domain.id)
+    with (folder / "examples.jsonl").open("w", encoding="utf-8") as file:
+        for item in items:
+            if item.role != "gold":
+                row = {"text_id": item.text_id, "text": item.text, "label": item.label_id}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    spec: dict[str, Any] = {
+        "recipe": claimed.batch.recipe,
+        "labels": [{"id": label.id, "path": label.path} for label in labels],
+        "examples": "examples.jsonl",
+        "references": proving.reference_texts(labels),
+        "config": claimed.batch.config,
+        "seed": 0,
+        "taxonomy_digest": claimed.domain.taxonomy_digest or "",
+        "items_digest": claimed.batch.items_digest,
+    }
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def publish(folder: Path, artifacts: Path) -> str:
+    """Move a finished artifact to where it is served from: under its digest, whole or not at all."""
+    digest = digest_of(folder)
+    target = artifacts / digest
+    if target.exists():
+        try:
+            verify(target, digest)
+            return digest
+        except ArtifactCorrupt:
+            # The same artifact was trained before and was damaged since: this one takes its place.
+            target.rename(artifacts / WORKSHOP / f"damaged-{uuid.uuid4().hex}")
+    folder.rename(target)
+    handle = os.open(artifacts, os.O_RDONLY)
+    try:
+        # The name must survive a power cut before a version refers to it.
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return digest

@@ -1,0 +1,24 @@
+"""${message}
+
+Revision: ${up_revision}, after ${down_revision}
+
+Expand, backfill in slices, contract in a later release: each statement must work beside the code that runs.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from app.db.types import HashText, Id, Json, LabelText, LongText, UtcDateTime, UuidText
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    ${downgrades if downgrades else "pass"}

@@ -1,0 +1,68 @@
+"""`python -m trainer RECIPE --spec spec.json --out DIR`: train one artifact and exit.
+
+Standard output carries one JSON object a line, `{"progress": 0.0 … 1.0, "stage": "…"}`. Exit status 0: the artifact in DIR
+is complete, and the last line holds its digest. 2: it could not be trained; one sentence on standard error says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from trainer.ngram import NgramConfig, train_ngram
+from trainer.spec import SpecInvalid, read_config, read_spec
+
+# Each recipe: its config, and its function (spec, config, out, report) -> digest.
+RECIPES: Mapping[str, tuple[type[Any], Callable[..., str]]] = {
+    "ngram": (NgramConfig, train_ngram),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the command line says and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train one artifact from a spec file.")
+    parser.add_argument("recipe", choices=sorted(RECIPES), help="how to train")
+    parser.add_argument("--spec", type=Path, required=True, help="spec.json, as the training job writes it")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be empty or not exist")
+    options = parser.parse_args(arguments)
+    # The service that answers questions often runs on the same cores: it comes first.
+    os.nice(10)
+    try:
+        spec = read_spec(options.spec)
+        if spec.recipe != options.recipe:
+            raise SpecInvalid(f"the spec is for the recipe {spec.recipe[:40]!r}, not for {options.recipe!r}")
+        kind, train = RECIPES[spec.recipe]
+        config = read_config(kind, spec.config)
+        _make_empty_folder(options.out)
+        # One thread: the sums of linear algebra then run in one order, and the same spec gives the same artifact.
+        with threadpool_limits(limits=1):
+            digest = train(spec, config, options.out, _print_progress)
+    except SpecInvalid as error:
+        print(f"{error}", file=sys.stderr)
+        return 2
+    print(json.dumps({"progress": 1.0, "stage": "done", "digest": digest}), flush=True)
+    return 0
+
+
+def _print_progress(progress: float, stage: str) -> None:
+    print(json.dumps({"progress": round(progress, 3), "stage": stage}), flush=True)
+
+
+def _make_empty_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise SpecInvalid("the output folder is not empty")
+    except OSError as error:
+        raise SpecInvalid(f"the output folder cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
