@@ -39,10 +39,11 @@ class NgramConfig:
     """What can be changed about the recipe. The defaults were chosen by cross-validation on Chinese and English intents.
 
     Args:
-        character_ngrams: longest n-gram over the whole text, 1 to 4.
-        word_character_ngrams: longest n-gram inside words that are not Chinese, 0 to 6.
-        word_ngrams: 1 or 2.
-        characters_weight, words_weight, tags_weight: what each block of features counts beside the others; above 0.
+        sequence_length: longest sequence of characters over the whole text, 2 to 4.
+        word_part_length: longest sequence of characters inside words that are not Chinese, 0 to 6.
+        word_pairs: whether pairs of words that are not Chinese are counted.
+        characters_weight, sequences_weight, words_weight, classes_weight: what each block of features counts
+            beside the others; above 0.
         min_texts_per_feature: a feature seen in fewer texts is not learned.
         max_features: the features of most texts stay; bounds the artifact's size.
         label_balance: each text weighs count(its label) ** -label_balance: 0 as they come, 1 every label alike.
@@ -51,12 +52,13 @@ class NgramConfig:
         tolerance: when a fit has converged, relative to its first gradient.
     """
 
-    character_ngrams: int = 2
-    word_character_ngrams: int = 4
-    word_ngrams: int = 2
+    sequence_length: int = 2
+    word_part_length: int = 4
+    word_pairs: bool = True
     characters_weight: float = 1.0
-    words_weight: float = 0.5
-    tags_weight: float = 0.4
+    sequences_weight: float = 1.0
+    words_weight: float = 0.7
+    classes_weight: float = 0.5
     min_texts_per_feature: int = 1
     max_features: int = 60_000
     label_balance: float = 1.0
@@ -67,12 +69,12 @@ class NgramConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
         bounds: dict[str, tuple[float, float]] = {
-            "character_ngrams": (1, 4),
-            "word_character_ngrams": (0, 6),
-            "word_ngrams": (1, 2),
+            "sequence_length": (2, 4),
+            "word_part_length": (0, 6),
             "characters_weight": (0.01, 100.0),
+            "sequences_weight": (0.01, 100.0),
             "words_weight": (0.01, 100.0),
-            "tags_weight": (0.01, 100.0),
+            "classes_weight": (0.01, 100.0),
             "min_texts_per_feature": (1, 1_000),
             "max_features": (1, 1_000_000),
             "label_balance": (0.0, 1.0),
@@ -89,7 +91,12 @@ class NgramConfig:
 
     def block_weights(self) -> dict[str, float]:
         """What each block of features counts beside the others."""
-        return {"characters": self.characters_weight, "words": self.words_weight, "tags": self.tags_weight}
+        return {
+            "characters": self.characters_weight,
+            "sequences": self.sequences_weight,
+            "words": self.words_weight,
+            "classes": self.classes_weight,
+        }
 
 
 def train_ngram(spec: Spec, config: NgramConfig, out: Path, report: Progress) -> str:
@@ -103,9 +110,9 @@ def train_ngram(spec: Spec, config: NgramConfig, out: Path, report: Progress) ->
     targets = np.searchsorted(label_ids, [example.label for example in examples]).astype(np.int64)
     report(0.0, "counting features")
     settings = FeatureSettings(
-        character_ngrams=config.character_ngrams,
-        word_character_ngrams=config.word_character_ngrams,
-        word_ngrams=config.word_ngrams,
+        sequence_length=config.sequence_length,
+        word_part_length=config.word_part_length,
+        word_pairs=config.word_pairs,
         # A language without Chinese characters has no use for a second and 90 MB of dictionary.
         dictionary=any(has_han(example.text) for example in examples),
     )

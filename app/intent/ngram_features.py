@@ -1,13 +1,13 @@
-"""Cut a text into the countable features of the `ngram` recipe: characters, words, and what kind of word each one is.
+"""Cut a text into the countable features of the `ngram` recipe: characters, their sequences, words, word classes.
 
-The trainer and the scorer share this code, so that a text has the same features on the day it is asked as on the day it
-was learned. The features of a text depend on the text and the settings alone.
+The trainer and the scorer share this code, so that a text has the same features on the day it is asked as on the
+day it was learned. What comes out depends on the text, the settings and jieba's dictionary alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -15,30 +15,30 @@ from typing import Final
 
 import jieba
 
-BLOCKS: Final = ("characters", "words", "tags")
+BLOCKS: Final = ("characters", "sequences", "words", "classes")
 
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _HAN_CHARACTER: Final = re.compile(f"[{_HAN}]")
 # A run of Han characters, a run of other letters and digits, or one mark.
-_RUN: Final = re.compile(rf"([{_HAN}]+)|([^\W{_HAN}]+)|[^\w\s]")
-_START, _END = "\x02", "\x03"
+_RUN: Final = re.compile(rf"([{_HAN}]+)|[^\W{_HAN}]+|[^\w\s]")
+_START: Final = "\x02"
+_END: Final = "\x03"
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSettings:
-    """Which n-grams are counted.
+    """Which features are counted.
 
     Args:
-        character_ngrams: longest n-gram over the whole text, its start and end marked; 0 to 4.
-        word_character_ngrams: longest n-gram inside words that are not Han, their edges marked; 0 to 6.
-        word_ngrams: 1 counts words; 2 also counts neighbours where neither is Han, because two Han words in a row
-            are already what the characters see.
-        dictionary: cut Han with jieba's dictionary and count its word classes. Without it a run of Han is one word.
+        sequence_length: longest sequence of characters over the whole text, start and end marked; 2 to 4.
+        word_part_length: longest sequence of characters inside a word that is not Han, its edges marked; up to 6.
+        word_pairs: count neighbouring words where neither is Han; two Han words in a row are seen by the sequences.
+        dictionary: cut Han with jieba's dictionary and count word classes. Without it a run of Han is one word.
     """
 
-    character_ngrams: int = 2
-    word_character_ngrams: int = 4
-    word_ngrams: int = 2
+    sequence_length: int = 2
+    word_part_length: int = 4
+    word_pairs: bool = True
     dictionary: bool = True
 
 
@@ -48,51 +48,75 @@ def has_han(text: str) -> bool:
 
 
 class Featuriser:
-    """Lists the features of texts. Loads jieba's dictionary (about a second, once a process) only if the settings ask."""
+    """Lists the features of texts.
+
+    The first one with a dictionary loads it for the whole process: about a second and 90 MB.
+    """
 
     def __init__(self, settings: FeatureSettings) -> None:
         self._settings = settings
-        self._cut, self._kinds = _dictionary() if settings.dictionary else (None, {})
+        self._dictionary = _load_dictionary() if settings.dictionary else None
 
-    def blocks(self, text: str) -> tuple[list[str], list[str], list[str]]:
-        """The features of each block of `BLOCKS`, in the order of the text, repeated as often as they occur."""
+    def blocks(self, text: str) -> tuple[list[str], list[str], list[str], list[str]]:
+        """The features of each block of `BLOCKS`, each as often as it occurs.
+
+        characters: single Han characters; other letters say little alone.
+        sequences: characters in a row, over the whole text and inside the words that are not Han.
+        words: words and marks, and pairs of words that are not Han.
+        classes: the class of each word, alone and with the next one, for texts with Han.
+        """
         folded = text.casefold()
-        words: list[tuple[str, bool]] = []
+        words, plain = self._words(folded)
+        pairs: list[str] = []
+        if self._settings.word_pairs:
+            pairs = [f"{a} {b}" for a, b in pairwise(words) if a in plain and b in plain]
+        han = _HAN_CHARACTER.findall(folded)
+        return han, self._sequences(folded, words, plain), words + pairs, self._classes(words) if han else []
+
+    def _words(self, folded: str) -> tuple[list[str], set[str]]:
+        """All words in order, and which of them are not Han."""
+        words: list[str] = []
+        plain: set[str] = set()
         for run in _RUN.finditer(folded):
-            if run[1] is not None and self._cut is not None:
-                words += [(word, True) for word in self._cut.cut(run[1], HMM=False)]
-            else:
-                words.append((run[0], run[1] is not None))
-        return self._characters(folded, words), self._words(words), self._tags(words)
+            if run[1] is not None and self._dictionary is not None:
+                words += self._dictionary.tokenizer.cut(run[1], HMM=False)
+                continue
+            words.append(run[0])
+            if run[1] is None:
+                plain.add(run[0])
+        return words, plain
 
-    def _characters(self, folded: str, words: Sequence[tuple[str, bool]]) -> list[str]:
-        longest, inside = self._settings.character_ngrams, self._settings.word_character_ngrams
-        grams = list(folded) if longest else []
-        if longest > 1:
-            marked = f"{_START}{folded}{_END}"
-            for n in range(2, longest + 1):
-                grams += [marked[i : i + n] for i in range(len(marked) - n + 1)]
-        for word, is_han in words:
-            if not is_han:
+    def _sequences(self, folded: str, words: list[str], plain: set[str]) -> list[str]:
+        longest, longest_part = self._settings.sequence_length, self._settings.word_part_length
+        marked = f"{_START}{folded}{_END}"
+        sequences = [a + b for a, b in pairwise(marked)]
+        for n in range(3, longest + 1):
+            sequences += [marked[i : i + n] for i in range(len(marked) - n + 1)]
+        for word in words:
+            if word in plain:
                 edged = f" {word} "
-                for n in range(max(3, longest + 1), inside + 1):
-                    grams += [edged[i : i + n] for i in range(len(edged) - n + 1)]
-        return grams
+                for n in range(longest + 1, longest_part + 1):
+                    sequences += [edged[i : i + n] for i in range(len(edged) - n + 1)]
+        return sequences
 
-    def _words(self, words: Sequence[tuple[str, bool]]) -> list[str]:
-        features = [word for word, _ in words]
-        if self._settings.word_ngrams > 1:
-            features += [f"{a} {b}" for (a, a_han), (b, b_han) in pairwise(words) if not (a_han or b_han)]
-        return features
-
-    def _tags(self, words: Sequence[tuple[str, bool]]) -> list[str]:
-        if self._cut is None or not any(is_han for _, is_han in words):
+    def _classes(self, words: list[str]) -> list[str]:
+        if self._dictionary is None:
             return []
-        return [self._kinds.get(word) or _kind_by_shape(word, is_han) for word, is_han in words]
+        known = self._dictionary.classes
+        classes = [known.get(word) or _class_by_shape(word) for word in words]
+        return classes + [f"{a} {b}" for a, b in pairwise([_START, *classes, _END])]
 
 
-def _kind_by_shape(word: str, is_han: bool) -> str:
-    if is_han:
+@dataclass(frozen=True, slots=True)
+class _Dictionary:
+    """jieba's dictionary: where words end, and what class each is of (`nr` a person, `ns` a place, …)."""
+
+    tokenizer: jieba.Tokenizer
+    classes: Mapping[str, str]
+
+
+def _class_by_shape(word: str) -> str:
+    if has_han(word):
         return f"?{min(len(word), 4)}"
     if word.isdigit():
         return "m"
@@ -100,24 +124,26 @@ def _kind_by_shape(word: str, is_han: bool) -> str:
 
 
 @cache
-def _dictionary() -> tuple[jieba.Tokenizer, Mapping[str, str]]:
-    """jieba's own dictionary as a tokenizer, and the word class of each entry (`nr` a person, `ns` a place, …).
+def _load_dictionary() -> _Dictionary:
+    """Read the dictionary that jieba carries.
 
     The danger: jieba keeps its parsed dictionary in the shared temporary folder and trusts what it finds there, which
-    another user of the machine could have written. The choice: parse the package's file, half a second more at start.
+    another user of the machine could have written. The cost of the guard: a third of a second more at the start.
+    The choice: parse the package's own file, as jieba does, and take the word classes from the same pass.
     """
     tokenizer = jieba.Tokenizer()
-    kinds: dict[str, str] = {}
+    classes: dict[str, str] = {}
     frequencies: dict[str, int] = {}
-    known_kinds: dict[str, str] = {}
+    shared: dict[str, str] = {}
     with tokenizer.get_dict_file() as lines:
         for line in lines:
-            word, count, kind = line.decode("utf-8").split()
+            word, count, word_class = line.decode("utf-8").split()
             frequencies[word] = int(count)
-            kinds[word] = known_kinds.setdefault(kind, kind)
+            classes[word] = shared.setdefault(word_class, word_class)
     tokenizer.total = sum(frequencies.values())
-    for word in kinds:
+    for word in classes:
+        # A prefix with frequency 0 tells the cutter that a longer word may follow.
         for end in range(1, len(word)):
             frequencies.setdefault(word[:end], 0)
     tokenizer.FREQ, tokenizer.initialized = frequencies, True
-    return tokenizer, kinds
+    return _Dictionary(tokenizer, classes)

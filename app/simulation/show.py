@@ -46,7 +46,7 @@ def show(client: Client, screen: Screen, *, pace: Pace, seed: int) -> Account:
     """Run the loop on the bundled sample until all labels are given and the last batch is through.
 
     Raises:
-        LoopFailed: nothing was activated, or a batch did not end in time.
+        LoopFailed: nothing was activated, or a batch failed or did not end in time.
     """
     rows = sample.questions()
     client.put_taxonomy(sample.taxonomy())
@@ -78,6 +78,7 @@ def _follow(
     idle_since = deadline = None
     while True:
         stats = client.stats()
+        _refuse_failures(client, stats)
         rows = book.rows(stats, traffic.tallies(), client.loaded_version())
         busy = labeler.working or _training(stats) > 0 or any(row.state == "loading" for row in rows)
         screen(rows, _sentence(stats, oracle, labeler))
@@ -92,6 +93,13 @@ def _follow(
         elif moment - idle_since > LAST_VERSION_SECONDS:
             return rows
         time.sleep(LOOK_SECONDS)
+
+
+def _refuse_failures(client: Client, stats: Mapping[str, Any]) -> None:
+    """The clock would try a failed batch again in a minute; a demonstration says so instead of waiting."""
+    batch = client.newest_batch() if stats["batches"].get("failed") else None
+    if batch is not None:
+        raise LoopFailed(f"batch {batch['batch_id']} failed: {batch['error']}")
 
 
 def _training(stats: Mapping[str, Any]) -> int:

@@ -1,0 +1,96 @@
+"""The databases that tests run on: SQLite always, PostgreSQL and MariaDB when they are on the machine."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from app.db.schema import migrate
+from app.db.session import UnitOfWork, connect
+from app.db.tables import Base
+from app.services import domains
+from tests import servers
+
+BACKENDS = ("sqlite", "postgresql", "mariadb")
+
+
+class Databases:
+    """One migrated database of each kind, started when the first test asks for it, emptied between tests."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+        self._urls: dict[str, str] = {}
+
+    def server(self, backend: str) -> str:
+        """The URL of a server's database, without any of our tables guaranteed."""
+        if backend not in self._urls:
+            self._urls[backend] = self._stack.enter_context(getattr(servers, backend)())
+        return self._urls[backend]
+
+    def fresh(self, backend: str, folder: Path) -> str:
+        """The URL of a migrated database that holds the empty domain `default` and nothing else."""
+        if backend == "sqlite":
+            return self._fresh_sqlite(folder)
+        known = backend in self._urls
+        url = self.server(backend)
+        engine = connect(url)
+        if known:
+            _empty(engine)
+        migrate(engine)
+        UnitOfWork(engine)(domains.ensure_default)
+        engine.dispose()
+        return url
+
+    def _fresh_sqlite(self, folder: Path) -> str:
+        template = self._folder / "template.db"
+        if not template.exists():
+            engine = connect(f"sqlite:///{template}")
+            migrate(engine)
+            UnitOfWork(engine)(domains.ensure_default)
+            # Closing the last connection folds the write-ahead log into the file.
+            engine.dispose()
+        shutil.copy(template, folder / "intentloop.db")
+        return f"sqlite:///{folder / 'intentloop.db'}"
+
+
+def _empty(engine: Engine) -> None:
+    with engine.begin() as connection:
+        present = set(connection.dialect.get_table_names(connection))
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name in present:
+                connection.execute(table.delete())
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    with ExitStack() as stack:
+        yield Databases(stack, tmp_path_factory.mktemp("databases"))
+
+
+@pytest.fixture(params=BACKENDS)
+def database_url(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> str:
+    """A fresh database; the test runs once on each kind."""
+    return databases.fresh(request.param, tmp_path)
+
+
+@pytest.fixture
+def sqlite_url(databases: Databases, tmp_path: Path) -> str:
+    """A fresh SQLite database, for what does not depend on the database."""
+    return databases.fresh("sqlite", tmp_path)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def work(engine: Engine) -> UnitOfWork:
+    """Units of work on a fresh database of each kind."""
+    return UnitOfWork(engine)

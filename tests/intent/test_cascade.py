@@ -1,0 +1,145 @@
+"""Tiers are asked in order, a broken one abstains, and every verdict is kept."""
+
+import json
+import logging
+
+import pytest
+
+from app.intent.cascade import Decision, TierUnavailable, Verdict, decide_many
+from app.intent.text import MaskedText
+
+A, B = MaskedText("甲"), MaskedText("乙")
+
+
+class Says:
+    """A tier that answers from a table of text to (label id, confidence), and remembers what it was asked."""
+
+    def __init__(self, name, answers):
+        self.name = name
+        self.answers = answers
+        self.asked = []
+
+    def judge_many(self, texts, earlier):
+        self.asked.append((list(texts), [tuple(verdicts) for verdicts in earlier]))
+        return [Verdict(self.name, *self.answers[text]) for text in texts]
+
+
+class Breaks:
+    name = "generative"
+
+    def __init__(self, error):
+        self.error = error
+
+    def judge_many(self, texts, earlier):  # noqa: ARG002
+        raise self.error
+
+
+def test_a_later_tier_is_asked_only_about_texts_whose_verdict_does_not_stand():
+    model = Says("discriminative", {A: (1, 0.9), B: (2, 0.4)})
+    second = Says("generative", {B: (3, 0.8)})
+    sure, unsure = decide_many([A, B], [model, second], threshold=0.7)
+
+    assert second.asked == [([B], [(Verdict("discriminative", 2, 0.4),)])]
+    assert (sure.label_id, sure.confidence, sure.method, sure.route_used) == (
+        1,
+        0.9,
+        "local_model",
+        ("discriminative",),
+    )
+    assert (unsure.label_id, unsure.method) == (3, "generative")
+    assert unsure.route_used == ("discriminative", "generative")
+    assert not sure.trigger_check
+    assert not unsure.trigger_check
+
+
+def test_no_further_tier_is_asked_when_every_verdict_stands():
+    later = Says("llm", {})
+    decide_many([A], [Says("discriminative", {A: (1, 0.7)}), later], threshold=0.7)
+    assert later.asked == []
+
+
+def test_the_most_confident_guess_is_the_answer_when_nothing_stands():
+    tiers = [
+        Says("discriminative", {A: (1, 0.5)}),
+        Says("generative", {A: (2, 0.6)}),
+        Says("llm", {A: (3, None)}),
+    ]
+    (decision,) = decide_many([A], tiers, threshold=0.9)
+    assert (decision.label_id, decision.confidence, decision.method) == (2, 0.6, "generative")
+    assert decision.trigger_check
+    assert decision.route_used == ("discriminative", "generative", "llm")
+
+
+def test_the_earlier_of_two_equal_guesses_is_the_answer():
+    tiers = [Says("discriminative", {A: (1, 0.5)}), Says("generative", {A: (2, 0.5)})]
+    assert decide_many([A], tiers, threshold=0.9)[0].label_id == 1
+
+
+def test_a_label_without_confidence_is_a_guess_that_never_stands():
+    (decision,) = decide_many([A], [Says("llm", {A: (3, None)})], threshold=0.0)
+    assert (decision.label_id, decision.confidence, decision.method) == (3, None, "llm_fallback")
+    assert decision.trigger_check
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TierUnavailable("not loaded"), RuntimeError("甲 in the message"), KeyError(1), TimeoutError(), MemoryError()],
+)
+def test_a_broken_tier_abstains_and_the_next_one_answers(error, caplog):
+    with caplog.at_level(logging.WARNING):
+        (decision,) = decide_many([A], [Breaks(error), Says("llm", {A: (3, 0.9)})], threshold=0.5)
+    assert decision.verdicts[0] == Verdict("generative", None, None, reason=type(error).__name__)
+    assert (decision.label_id, decision.route_used) == (3, ("generative", "llm"))
+    assert "generative" in caplog.text
+    assert A not in caplog.text
+
+
+def test_a_tier_that_answers_for_too_few_texts_abstains_on_all():
+    class Short:
+        name = "discriminative"
+
+        def judge_many(self, texts, earlier):  # noqa: ARG002
+            return [Verdict(self.name, 1, 0.9)]
+
+    decisions = decide_many([A, B], [Short()], threshold=0.5)
+    assert [decision.label_id for decision in decisions] == [None, None]
+
+
+@pytest.mark.parametrize("confidence", [float("nan"), -0.1, 1.0000001, float("inf")])
+def test_a_confidence_that_is_no_probability_is_refused(confidence):
+    with pytest.raises(ValueError, match="outside"):
+        Verdict("llm", 1, confidence)
+
+
+def test_a_person_is_needed_when_every_tier_abstains():
+    (decision,) = decide_many([A], [Breaks(ValueError())], threshold=0.0)
+    assert decision == Decision((Verdict("generative", None, reason="ValueError"),), 0.0)
+    assert (decision.label_id, decision.confidence, decision.topk, decision.method) == (None, None, (), "none")
+    assert decision.trigger_check
+
+
+def test_without_tiers_there_is_an_empty_decision_and_without_texts_none():
+    (decision,) = decide_many([A], [], threshold=0.5)
+    assert (decision.verdicts, decision.method, decision.route_used) == ((), "none", ())
+    assert decide_many([], [Breaks(ValueError())], threshold=0.5) == []
+
+
+def test_the_decision_shows_the_deciding_tiers_best_labels():
+    verdict = Verdict("rules", 1, 0.8, topk=((1, 0.8), (2, 0.2)))
+    decision = Decision((verdict,), 0.5)
+    assert decision.topk == ((1, 0.8), (2, 0.2))
+    assert decision.method == "keyword_fallback"
+
+
+def test_a_verdict_is_logged_as_plain_values():
+    verdict = Verdict("discriminative", 1, 0.12345678, tuple((i, 0.1) for i in range(20)), None, "v3")
+    logged = json.loads(json.dumps(verdict.as_json()))
+    assert logged == {
+        "tier": "discriminative",
+        "label_id": 1,
+        "confidence": 0.123457,
+        "topk": [[0, 0.1], [1, 0.1], [2, 0.1], [3, 0.1], [4, 0.1]],
+        "reason": None,
+        "version": "v3",
+    }
+    assert Verdict("llm", None, reason="TimeoutError").as_json()["confidence"] is None
