@@ -81,7 +81,9 @@ def build(settings: Settings) -> Services:
         folder.nudge()
         return logged
 
-    log = GreedyBatcher(write, size=LOG_SIZE, capacity=settings.queue_size, name="log")
+    log: GreedyBatcher[AskedQuestion, intake.Logged] = GreedyBatcher(
+        write, size=LOG_SIZE, capacity=settings.queue_size, name="log"
+    )
     watcher = _watcher(settings, work, runtime)
     classifier = Classifier(runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look)
     return Services(

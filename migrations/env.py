@@ -1,6 +1,6 @@
 """Run the migrations on a connection that the caller gives, or on the database that the settings name."""
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
@@ -17,7 +17,7 @@ _NAMED_TYPES = {
 }
 
 
-def render_type(kind: str, thing: Any, _: AutogenContext) -> str | bool:
+def render_type(kind: str, thing: Any, _: AutogenContext) -> str | Literal[False]:
     """Write our own column types by their names: they mean the same on all three databases."""
     if kind != "type" or not isinstance(thing, TypeEngine):
         return False

@@ -84,7 +84,9 @@ def make_labelled_texts(
     work: UnitOfWork, counts: Mapping[str, int], *, gold: int = 0, domain: str = "default"
 ) -> list[str]:
     """So many labelled texts per label (and `gold` more of each that are held out); returns the question ids."""
-    known = work.read(lambda session: [label.path for label in taxonomy.active(session, domains.find(session, domain).id)])
+    known = work.read(
+        lambda session: [label.path for label in taxonomy.active(session, domains.find(session, domain).id)]
+    )
     if missing := [label for label in counts if label not in known]:
         set_taxonomy(work, [*known, *missing], domain)
     made: list[str] = []

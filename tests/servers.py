@@ -67,8 +67,11 @@ def _unprivileged() -> str | None:
 
 
 def _as(user: str | None, command: list[str]) -> list[str]:
-    return command if user is None else ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}",
-                                         "--clear-groups", *command]
+    return (
+        command
+        if user is None
+        else ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups", *command]
+    )
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -100,12 +103,32 @@ def postgresql() -> Iterator[str]:
         data, port = folder / "data", free_port()
         subprocess.run(
             _as(user, [initdb, "-D", str(data), "-U", "intentloop", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]),
-            check=True, capture_output=True, cwd=folder,
+            check=True,
+            capture_output=True,
+            cwd=folder,
         )
         process = subprocess.Popen(
-            _as(user, [server, "-D", str(data), "-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1",
-                       "-c", "max_connections=200", "-c", "shared_buffers=64MB"]),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+            _as(
+                user,
+                [
+                    server,
+                    "-D",
+                    str(data),
+                    "-p",
+                    str(port),
+                    "-k",
+                    str(folder),
+                    "-c",
+                    "listen_addresses=127.0.0.1",
+                    "-c",
+                    "max_connections=200",
+                    "-c",
+                    "shared_buffers=64MB",
+                ],
+            ),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
         )
         try:
             url = f"postgresql+psycopg://intentloop@127.0.0.1:{port}/postgres"
@@ -127,15 +150,39 @@ def mariadb() -> Iterator[str]:
     with _folder(user) as folder:
         data, port = folder / "data", free_port()
         subprocess.run(
-            _as(user, [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal",
-                       "--skip-test-db"]),
-            check=True, capture_output=True, cwd=folder,
+            _as(
+                user,
+                [
+                    install,
+                    "--no-defaults",
+                    f"--datadir={data}",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                ],
+            ),
+            check=True,
+            capture_output=True,
+            cwd=folder,
         )
         process = subprocess.Popen(
-            _as(user, [server, "--no-defaults", f"--datadir={data}", f"--port={port}", f"--socket={folder / 's'}",
-                       "--bind-address=127.0.0.1", f"--pid-file={folder / 'pid'}", "--skip-log-bin",
-                       "--max-connections=300", "--innodb-buffer-pool-size=64M"]),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+            _as(
+                user,
+                [
+                    server,
+                    "--no-defaults",
+                    f"--datadir={data}",
+                    f"--port={port}",
+                    f"--socket={folder / 's'}",
+                    "--bind-address=127.0.0.1",
+                    f"--pid-file={folder / 'pid'}",
+                    "--skip-log-bin",
+                    "--max-connections=300",
+                    "--innodb-buffer-pool-size=64M",
+                ],
+            ),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
         )
         try:
             _wait_until_it_answers(f"mysql+pymysql://root@127.0.0.1:{port}/", process)

@@ -40,8 +40,8 @@ class NgramConfig:
 
     Args:
         sequence_length: longest sequence of characters over the whole text, 2 to 4.
-        word_part_length: longest sequence of characters inside words that are not Chinese, 0 to 6.
-        word_pairs: whether pairs of words that are not Chinese are counted.
+        word_part_length: longest sequence of characters inside the words of other languages, 0 to 6.
+        word_pairs: whether pairs of words are counted in other languages.
         characters_weight, sequences_weight, words_weight, classes_weight: what each block of features counts
             beside the others; above 0.
         min_texts_per_feature: a feature seen in fewer texts is not learned.

@@ -23,7 +23,7 @@ app = typer.Typer()
 
 FAILED, USAGE = 1, 2
 
-_ERRORS = Console(stderr=True)
+_ERRORS = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -61,14 +61,14 @@ def simulate(
         if data_dir is not None and (data_dir / DATABASE).exists():
             raise UnreadableFile(f"{data_dir} holds a database already: name a new folder")
     except (UnreadableFile, PlotUnavailable) as error:
-        _ERRORS.print(str(error), style="red", highlight=False, markup=False)
+        _ERRORS.print(str(error), style="red")
         raise typer.Exit(USAGE) from error
     size = batch_size or loop.default_batch_size(len(train_rows))
     plan = loop.Plan(train_rows, test_rows, size, seed, max_labels)
     try:
         outcome, failed = _played(plan, data_dir)
     except LoopFailed as error:
-        _ERRORS.print(f"the loop failed: {error}", style="red", highlight=False, markup=False)
+        _ERRORS.print(f"the loop failed: {error}", style="red")
         raise typer.Exit(FAILED) from error
     if plot is not None:
         draw(outcome.curve, plot, title=f"{train.name}: what the loop learns", test_size=len(test_rows))
@@ -77,8 +77,8 @@ def simulate(
         sys.stdout.write(json_line(figures) + "\n")
     else:
         typer.echo(
-            f"accuracy {figures['accuracy']:.4f}, macro-F1 {figures['macro_f1']:.4f} "
-            f"on {len(test_rows)} texts after {outcome.labels} labels; {outcome.versions} versions, {outcome.refused} refused; "
+            f"accuracy {figures['accuracy']:.4f}, macro-F1 {figures['macro_f1']:.4f} on {len(test_rows)} texts "
+            f"after {outcome.labels} labels; {outcome.versions} versions, {outcome.refused} refused; "
             f"{failed} failed requests"
         )
     if failed:
@@ -121,7 +121,7 @@ def _rows(path: Path) -> list[LabelledRow]:
     if not rows:
         raise UnreadableFile(f"{path.name} has no row that can be used{first}")
     if bad:
-        _ERRORS.print(f"{path.name}: {len(bad)} rows left out{first}", highlight=False, markup=False)
+        _ERRORS.print(f"{path.name}: {len(bad)} rows left out{first}")
     return rows
 
 

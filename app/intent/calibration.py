@@ -1,24 +1,33 @@
-"""Fit the threshold above which a verdict stands, on answers to texts that the model had not seen."""
+"""Fit the threshold from which on a verdict stands, on answers to texts that the model had not seen."""
 
-from typing import Any
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray
 
-LOWEST, HIGHEST, STEP = 0.50, 0.90, 0.01
-TARGET_ACCURACY = 0.90
+LOWEST: Final = 0.50
+HIGHEST: Final = 0.90
+STEP: Final = 0.01
+TARGET_ACCURACY: Final = 0.90
 
 
-def fit_threshold(confidence: FloatArray, correct: Any, *, target: float = TARGET_ACCURACY) -> float:
-    """The lowest τ in 0.50, 0.51 … 0.90 from which on answers are right in at least `target` of the cases.
+def fit_threshold(confidence: FloatArray, correct: NDArray[np.bool_], *, target: float = TARGET_ACCURACY) -> float:
+    """The lowest τ of 0.50, 0.51 … 0.90 from which on answers are right in at least `target` of the cases.
 
-    `confidence` (n,) in [0, 1] and `correct` (n,) booleans are out-of-fold. Where no τ reaches the target, or there is
-    nothing to fit on, 0.90: a person rather looks once too often.
+    0.50 where answers of any confidence are that good. 0.90 where no τ reaches the target or there is nothing to fit
+    on: a person rather looks once too often. `confidence`: shape (n,), in [0, 1]; `correct`: shape (n,); both out of
+    fold, never gold.
     """
     right = np.asarray(correct, dtype=bool)
-    for threshold in np.round(np.arange(LOWEST, HIGHEST + STEP / 2, STEP), 2):
-        above = confidence >= threshold
+    if len(right) == 0:
+        return HIGHEST
+    if right.mean() >= target:
+        return LOWEST
+    for hundredths in range(round(LOWEST / STEP), round(HIGHEST / STEP) + 1):
+        threshold = hundredths / 100
+        above = np.asarray(confidence) >= threshold
         if above.any() and right[above].mean() >= target:
-            return float(threshold)
+            return threshold
     return HIGHEST

@@ -1,28 +1,29 @@
 """Measure a version on gold: how good, how sure of it, where it errs, and whether its confidence means what it says.
 
-Arrays in this module: `truth` and `predicted` have shape (n,) and hold label ids; `confidence` has shape (n,) in [0, 1].
+In this module `truth` and `predicted` have shape (n,) and hold label ids; `weights` has shape (resamples, n) and says
+how often each text occurs in each resample.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray, IntArray
 
-RESAMPLES = 1000
-INTERVAL = (2.5, 97.5)
-CALIBRATION_BINS = 10
-# From so many gold texts on a label is judged by itself.
-JUDGED_FROM = 10
-CONFUSIONS_KEPT = 10
+RESAMPLES: Final = 1_000
+INTERVAL: Final = (2.5, 97.5)  # percentiles
+CALIBRATION_BINS: Final = 10
+JUDGED_FROM: Final = 10  # gold texts from which on a label is judged by itself
+CONFUSIONS_KEPT: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value and its 95 % bootstrap interval; all None when there was nothing to measure."""
+    """A measured value and its 95 % bootstrap interval; all None where there was nothing to measure."""
 
     value: float | None
     low: float | None = None
@@ -31,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class LabelFigures:
-    """One label on gold. `judged`: there is enough of it to be judged alone."""
+    """One label on gold. `precision` is 0 where the label was never answered; `judged`: there is enough gold of it."""
 
     label_id: int
     support: int
@@ -43,7 +44,12 @@ class LabelFigures:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that is said of a version by its answers to labelled texts."""
+    """Everything that is said of a version by its answers to `count` labelled texts.
+
+    `labels` holds the labels that occur in the truth, by id. `confusions` holds (true label id, answered label id,
+    times), the most frequent first. `reliability` holds, for each bin of confidence, its lower and upper edge, the
+    texts in it, their mean confidence and their accuracy.
+    """
 
     count: int
     macro_f1: Figure
@@ -53,13 +59,11 @@ class Evaluation:
     accuracy_above_threshold: Figure
     threshold: float
     labels: tuple[LabelFigures, ...]
-    # (true label id, answered label id, how often), the most frequent first
     confusions: tuple[tuple[int, int, int], ...]
-    # per bin of confidence: lower edge, upper edge, count, mean confidence, accuracy
     reliability: tuple[tuple[float, float, int, float | None, float | None], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values without NaN."""
+        """Plain values, and None rather than NaN."""
         return asdict(self)
 
 
@@ -72,31 +76,30 @@ def evaluate(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Measure the answers `probabilities` (n, n_labels), whose columns are `label_ids`, against `truth`.
+    """Measure answers against the truth. `probabilities`: shape (n, n_labels), its columns are `label_ids`.
 
     A true label that is not among `label_ids` is an error like any other. Intervals are percentile bootstrap intervals
-    over texts (Efron and Tibshirani 1993), in which macro-F1 is taken over the labels of the resample.
+    over texts (Efron & Tibshirani 1993); macro-F1 is taken over the labels that occur in a resample.
     """
     truth = np.asarray(truth, dtype=np.int64)
     if len(truth) == 0:
-        return _nothing(threshold)
+        nothing = Figure(None)
+        return Evaluation(0, nothing, nothing, nothing, nothing, nothing, float(threshold), (), (), ())
     predicted = np.asarray(label_ids, dtype=np.int64)[probabilities.argmax(axis=1)]
     confidence = probabilities.max(axis=1)
-    right = predicted == truth
-    above = confidence >= threshold
-    weights = resample_weights(len(truth), resamples, rng)
-    codes = encode(truth, predicted)
+    right, above = predicted == truth, confidence >= threshold
+    once, weights = np.ones((1, len(truth))), resample_weights(len(truth), resamples, rng)
+    answers = encode(truth, predicted)
     return Evaluation(
         count=len(truth),
-        macro_f1=_figure(_macro_f1(codes, np.ones((1, len(truth)))), _macro_f1(codes, weights)),
-        accuracy=_share(right, weights),
+        macro_f1=_figure(macro_f1_resampled(answers, once), macro_f1_resampled(answers, weights)),
+        accuracy=_figure(_share(right, once), _share(right, weights)),
         calibration_error=_figure(
-            _calibration_error(confidence, right, np.ones((1, len(truth)))),
-            _calibration_error(confidence, right, weights),
+            _calibration_error(confidence, right, once), _calibration_error(confidence, right, weights)
         ),
-        share_above_threshold=_share(above, weights),
-        accuracy_above_threshold=_share(right, weights * above) if above.any() else Figure(None),
-        threshold=threshold,
+        share_above_threshold=_figure(_share(above, once), _share(above, weights)),
+        accuracy_above_threshold=_figure(_share(right, once * above), _share(right, weights * above)),
+        threshold=float(threshold),
         labels=_per_label(truth, predicted),
         confusions=_confusions(truth, predicted),
         reliability=_reliability(confidence, right),
@@ -104,78 +107,72 @@ def evaluate(
 
 
 def macro_f1(truth: IntArray, predicted: IntArray) -> float:
-    """Unweighted mean of F1 over the labels that occur in `truth`."""
-    return float(_macro_f1(encode(truth, predicted), np.ones((1, len(truth))))[0])
+    """Unweighted mean of F1 over the labels that occur in `truth`; 0 without texts."""
+    return float(macro_f1_resampled(encode(truth, predicted), np.ones((1, len(truth))))[0])
 
 
 def resample_weights(count: int, resamples: int, rng: np.random.Generator) -> FloatArray:
-    """How often each of `count` texts occurs in each resample: shape (resamples, count), rows sum to `count`."""
-    weights: FloatArray = rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(np.float64)
+    """How often each text occurs in each resample of as many texts: shape (resamples, count), rows sum to `count`."""
+    weights = np.empty((resamples, count))
+    for row in weights:
+        row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
     return weights
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
-    """Truth and prediction as small integers, for counting: predictions outside the truth's labels share one code."""
+class Answers:
+    """Truth and prediction of n texts as numbers below `n_labels`; `n_labels` itself is any label not in the truth."""
 
     truth: IntArray
     predicted: IntArray
-    labels: int
+    n_labels: int
 
 
-def encode(truth: IntArray, predicted: IntArray) -> Codes:
-    """Number the labels that occur in `truth`; a prediction of any other label gets the number after the last."""
+def encode(truth: IntArray, predicted: IntArray) -> Answers:
+    """Number the labels that occur in `truth`, for counting."""
     present, coded = np.unique(truth, return_inverse=True)
-    position = np.searchsorted(present, predicted)
-    inside = position < len(present)
-    inside[inside] = present[position[inside]] == np.asarray(predicted)[inside]
-    return Codes(coded.astype(np.int64), np.where(inside, position, len(present)).astype(np.int64), len(present))
+    place = np.searchsorted(present, predicted)
+    known = np.append(present, -1)[place] == predicted
+    return Answers(coded.astype(np.int64), np.where(known, place, len(present)).astype(np.int64), len(present))
 
 
-def macro_f1_resampled(codes: Codes, weights: FloatArray) -> FloatArray:
-    """Macro-F1 of every resample: shape (resamples,). F1 of a label is 2·hits / (true + predicted)."""
-    return _macro_f1(codes, weights)
-
-
-def _macro_f1(codes: Codes, weights: FloatArray) -> FloatArray:
-    """Macro-F1 under each row of `weights` (resamples, n), over the labels that the row's texts have."""
-    truth_of = np.eye(codes.labels)[codes.truth]
-    predicted_of = np.eye(codes.labels + 1)[codes.predicted][:, : codes.labels]
-    true = weights @ truth_of
-    predicted = weights @ predicted_of
-    hits = weights @ (truth_of * predicted_of)
-    with np.errstate(invalid="ignore"):
-        f1 = np.where(true + predicted > 0, 2 * hits / np.maximum(true + predicted, 1e-12), 0.0)
-    present = true > 0
+def macro_f1_resampled(answers: Answers, weights: FloatArray) -> FloatArray:
+    """Macro-F1 of every resample over the labels it holds, shape (resamples,). F1 is 2·hits / (true + answered)."""
+    is_truth = np.eye(answers.n_labels)[answers.truth]
+    is_answer = np.eye(answers.n_labels + 1)[answers.predicted][:, : answers.n_labels]
+    true, hits = weights @ is_truth, weights @ (is_truth * is_answer)
+    f1 = 2.0 * hits / np.maximum(true + weights @ is_answer, 1.0)
+    present = true > 0.0
     scores: FloatArray = (f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
     return scores
 
 
-def _share(hit: Any, weights: FloatArray) -> Figure:
-    """The share of hits; `weights` (resamples, n) may leave texts out by a zero in every row."""
-    counted = weights.any(axis=0)
-    point = float(np.asarray(hit)[counted].mean()) if counted.any() else None
+def _share(hits: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
+    """The share of hits in every resample, NaN in one that holds no text."""
     totals = weights.sum(axis=1)
-    kept = totals > 0
-    shares = (weights[kept] @ np.asarray(hit, dtype=np.float64)) / totals[kept]
-    return Figure(None) if point is None else _interval(point, shares)
+    shares: FloatArray = np.full(len(weights), np.nan)
+    np.divide(weights @ hits.astype(np.float64), totals, out=shares, where=totals > 0.0)
+    return shares
 
 
 def _figure(point: FloatArray, resampled: FloatArray) -> Figure:
-    return _interval(float(point[0]), resampled)
+    """A figure from its value (1,) and its values in the resamples that could measure it."""
+    measured = resampled[~np.isnan(resampled)]
+    if np.isnan(point[0]) or len(measured) == 0:
+        return Figure(None if np.isnan(point[0]) else float(point[0]))
+    low, high = np.percentile(measured, INTERVAL)
+    return Figure(float(point[0]), float(low), float(high))
 
 
-def _interval(point: float, resampled: FloatArray) -> Figure:
-    low, high = np.percentile(resampled, INTERVAL)
-    return Figure(point, float(low), float(high))
-
-
-def _calibration_error(confidence: FloatArray, right: Any, weights: FloatArray) -> FloatArray:
-    """Expected calibration error (Guo et al. 2017) with ten bins of equal width, under each row of `weights`."""
-    bins = np.eye(CALIBRATION_BINS)[np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)]
-    gaps = np.abs((weights * (right - confidence)) @ bins)
-    errors: FloatArray = gaps.sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
+def _calibration_error(confidence: FloatArray, right: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
+    """Expected calibration error (Guo et al. 2017) of every resample, over ten bins of equal width."""
+    gaps = np.abs((weights * (right - confidence)) @ np.eye(CALIBRATION_BINS)[_bins(confidence)])
+    errors: FloatArray = gaps.sum(axis=1) / weights.sum(axis=1)
     return errors
+
+
+def _bins(confidence: FloatArray) -> IntArray:
+    return np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
 
 
 def _per_label(truth: IntArray, predicted: IntArray) -> tuple[LabelFigures, ...]:
@@ -197,25 +194,19 @@ def _per_label(truth: IntArray, predicted: IntArray) -> tuple[LabelFigures, ...]
 
 
 def _confusions(truth: IntArray, predicted: IntArray) -> tuple[tuple[int, int, int], ...]:
-    pairs = Counter((int(t), int(p)) for t, p in zip(truth, predicted, strict=True) if t != p)
+    pairs = Counter((int(true), int(given)) for true, given in zip(truth, predicted, strict=True) if true != given)
     ordered = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
     return tuple((true, given, times) for (true, given), times in ordered[:CONFUSIONS_KEPT])
 
 
 def _reliability(
-    confidence: FloatArray, right: Any
+    confidence: FloatArray, right: NDArray[np.bool_]
 ) -> tuple[tuple[float, float, int, float | None, float | None], ...]:
-    which = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = _bins(confidence)
     rows: list[tuple[float, float, int, float | None, float | None]] = []
     for number in range(CALIBRATION_BINS):
-        inside = which == number
-        count = int(inside.sum())
-        mean = float(confidence[inside].mean()) if count else None
-        accuracy = float(np.asarray(right)[inside].mean()) if count else None
-        rows.append((number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS, count, mean, accuracy))
+        inside = bins == number
+        low, high, count = number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS, int(inside.sum())
+        figures = (float(confidence[inside].mean()), float(right[inside].mean())) if count else (None, None)
+        rows.append((low, high, count, *figures))
     return tuple(rows)
-
-
-def _nothing(threshold: float) -> Evaluation:
-    none = Figure(None)
-    return Evaluation(0, none, none, none, none, none, threshold, (), (), ())

@@ -31,7 +31,7 @@ class FeatureSettings:
 
     Args:
         sequence_length: longest sequence of characters over the whole text, start and end marked; 2 to 4.
-        word_part_length: longest sequence of characters inside a word that is not Han, its edges marked; up to 6.
+        word_part_length: longest sequence of characters inside the words of a text without Han, edges marked; up to 6.
         word_pairs: count neighbouring words where neither is Han; two Han words in a row are seen by the sequences.
         dictionary: cut Han with jieba's dictionary and count word classes. Without it a run of Han is one word.
     """
@@ -60,18 +60,19 @@ class Featuriser:
     def blocks(self, text: str) -> tuple[list[str], list[str], list[str], list[str]]:
         """The features of each block of `BLOCKS`, each as often as it occurs.
 
-        characters: single Han characters; other letters say little alone.
-        sequences: characters in a row, over the whole text and inside the words that are not Han.
+        characters: each character of a text with Han; letters say little alone.
+        sequences: characters in a row over the whole text and, without Han, longer ones inside words.
         words: words and marks, and pairs of words that are not Han.
-        classes: the class of each word, alone and with the next one, for texts with Han.
+        classes: the class of each word, alone and with the next one, of a text with Han.
         """
         folded = text.casefold()
         words, plain = self._words(folded)
         pairs: list[str] = []
         if self._settings.word_pairs:
             pairs = [f"{a} {b}" for a, b in pairwise(words) if a in plain and b in plain]
-        han = _HAN_CHARACTER.findall(folded)
-        return han, self._sequences(folded, words, plain), words + pairs, self._classes(words) if han else []
+        if has_han(folded):
+            return list(folded), self._sequences(folded), words + pairs, self._classes(words)
+        return [], self._sequences(folded) + self._word_parts(words), words + pairs, []
 
     def _words(self, folded: str) -> tuple[list[str], set[str]]:
         """All words in order, and which of them are not Han."""
@@ -86,18 +87,20 @@ class Featuriser:
                 plain.add(run[0])
         return words, plain
 
-    def _sequences(self, folded: str, words: list[str], plain: set[str]) -> list[str]:
-        longest, longest_part = self._settings.sequence_length, self._settings.word_part_length
+    def _sequences(self, folded: str) -> list[str]:
         marked = f"{_START}{folded}{_END}"
         sequences = [a + b for a, b in pairwise(marked)]
-        for n in range(3, longest + 1):
+        for n in range(3, self._settings.sequence_length + 1):
             sequences += [marked[i : i + n] for i in range(len(marked) - n + 1)]
-        for word in words:
-            if word in plain:
-                edged = f" {word} "
-                for n in range(longest + 1, longest_part + 1):
-                    sequences += [edged[i : i + n] for i in range(len(edged) - n + 1)]
         return sequences
+
+    def _word_parts(self, words: list[str]) -> list[str]:
+        parts: list[str] = []
+        for word in words:
+            edged = f" {word} "
+            for n in range(self._settings.sequence_length + 1, self._settings.word_part_length + 1):
+                parts += [edged[i : i + n] for i in range(len(edged) - n + 1)]
+        return parts
 
     def _classes(self, words: list[str]) -> list[str]:
         if self._dictionary is None:

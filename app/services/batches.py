@@ -370,7 +370,7 @@ def items(session: Session, batch_pk: int) -> list[LabelledText]:
         .where(BatchItem.batch_id == batch_pk, Text.text.is_not(None))
         .order_by(BatchItem.text_id)
     )
-    return [LabelledText(*row) for row in rows]
+    return [LabelledText(row[0], row[1] or "", *row[2:]) for row in rows]
 
 
 def complete(session: Session, batch_pk: int, token: str, *, outcome: str, version: ModelVersion) -> None:

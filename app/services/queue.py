@@ -17,7 +17,7 @@ from app.intent.text import MaskedText, text_hash
 MOST_LEASED = 100
 SLOT = 1
 
-Statement = Select[tuple[Text]]
+Statement = Select[Text]
 
 
 def _by_priority(statement: Statement) -> Statement:

@@ -47,7 +47,7 @@ def stale(session: Session, domain_id: int, version: str, *, limit: int, after: 
         .order_by(Text.id)
         .limit(limit)
     )
-    return [WaitingText(*row) for row in rows]
+    return [WaitingText(row[0], row[1] or "", *row[2:]) for row in rows]
 
 
 def rescore(session: Session, waiting: Sequence[WaitingText], topk: Sequence[list[list[Any]]], *, version: str) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 from app.intent.cascade import Tier
 from app.intent.releases import Release
 from app.intent.text import MaskedText
-from app.scorers import Scorer, load_scorer
-from app.scorers.artifact import ArtifactCorrupt, check_reference_answers, verify
+from app.scorers import load_scorer
+from app.scorers.artifact import ArtifactCorrupt, Scorer, check_reference_answers, verify
 from app.scorers.local_model import LocalModel
 
 logger = logging.getLogger(__name__)

@@ -185,8 +185,10 @@ class ProgressWatch:
             f"macro-F1 {point.scores.macro_f1:.4f} ({point.version})",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
     def refused(self, batch: Mapping[str, Any], reason: str) -> None:
         """Say what the gate refused, and why."""
-        self._console.print(f"{batch['model_version']} was refused: {reason}", highlight=False, markup=False)
+        said = f"{batch['model_version']} was refused: {reason}"
+        self._console.print(said, highlight=False, markup=False, soft_wrap=True)

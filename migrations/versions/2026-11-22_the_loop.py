@@ -5,6 +5,8 @@ Revision: 2026_11_22_the_loop, the first
 Expand, backfill in slices, contract in a later release: each statement must work beside the code that runs.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -16,7 +18,7 @@ branch_labels = None
 depends_on = None
 
 # Binary comparison: with MySQL's default collation "é" and "e" would be one unique key.
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     f"{dialect}_{option}": value
     for dialect in ("mysql", "mariadb")
     for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"), ("engine", "InnoDB"))

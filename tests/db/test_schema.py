@@ -61,8 +61,17 @@ def test_database_itself_allows_one_active_version_per_domain(engine: Engine, wo
     def insert(session, name: str, active: bool | None) -> None:
         domain = domains.find(session, "default")
         session.add(
-            ModelVersion(domain_id=domain.id, version=name, recipe="ngram", model_path="x", artifact_digest="0" * 64,
-                         is_active=active, status="passed", evaluation={}, threshold=0.5)
+            ModelVersion(
+                domain_id=domain.id,
+                version=name,
+                recipe="ngram",
+                model_path="x",
+                artifact_digest="0" * 64,
+                is_active=active,
+                status="passed",
+                evaluation={},
+                threshold=0.5,
+            )
         )
 
     work(insert, "v1", True)
@@ -78,10 +87,14 @@ def test_mysql_tables_hold_every_character_and_compare_bytes(engine: Engine) -> 
     if engine.dialect.name == "sqlite":
         pytest.skip("a question about servers")
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO intent_domains (name, task, keep_text, gate, recipe, taxonomy_version,"
-                                " epoch, batch_seq, version_seq, created_at) VALUES "
-                                "('é🙂', 'single_label', true, 'auto', 'ngram', 0, 0, 0, 0, '2026-01-01 00:00:00'),"
-                                "('e🙂', 'single_label', true, 'auto', 'ngram', 0, 0, 0, 0, '2026-01-01 00:00:00')"))
+        connection.execute(
+            text(
+                "INSERT INTO intent_domains (name, task, keep_text, gate, recipe, taxonomy_version,"
+                " epoch, batch_seq, version_seq, created_at) VALUES "
+                "('é🙂', 'single_label', true, 'auto', 'ngram', 0, 0, 0, 0, '2026-01-01 00:00:00'),"
+                "('e🙂', 'single_label', true, 'auto', 'ngram', 0, 0, 0, 0, '2026-01-01 00:00:00')"
+            )
+        )
         names = set(connection.execute(text("SELECT name FROM intent_domains")).scalars())
     assert {"é🙂", "e🙂"} <= names
 
