@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     selection_size: int = Field(100, ge=1, le=10_000, description="texts in one selection: gold is drawn as its share")
     lease_seconds: int = Field(900, ge=5, le=86_400, description="how long a labeler holds a text by default")
     proposal_size: int = Field(50, ge=2, description="texts under one proposed label that make it a label")
+
+    # What is deleted
     replica_days: float = Field(1.0, gt=0, description="days after which a service that stopped reporting is forgotten")
     run_days: float = Field(90.0, gt=0, description="days that finished runs of the clock stay in the ledger")
 
