@@ -142,8 +142,8 @@ def macro_f1_resampled(answers: Answers, weights: FloatArray) -> FloatArray:
     is_answer = np.eye(answers.n_labels + 1)[answers.predicted][:, : answers.n_labels]
     true, hits = weights @ is_truth, weights @ (is_truth * is_answer)
     f1 = 2.0 * hits / np.maximum(true + weights @ is_answer, 1.0)
-    present = true > 0.0
-    scores: FloatArray = (f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+    # A label that a resample lacks has no hits and adds nothing to the sum.
+    scores: FloatArray = f1.sum(axis=1) / np.maximum((true > 0.0).sum(axis=1), 1)
     return scores
 
 

@@ -16,7 +16,7 @@ _COUNTED = r"(?:[0-9]{1,4}[A-Za-z]?|[A-Za-z][0-9]{0,4}|[零〇一二三四五六
 _PART = re.compile(
     rf"(?P<count>(?<![0-9A-Za-z.]){_COUNTED}(?:[-–—][0-9]{{1,4}}[A-Za-z]?){{0,3}} ?)"
     r"(?P<counts>号楼|号院|号线|号|单元|段|栋|幢|座|室[0-9一二两三四五]?[厅卫]|室|房间|房|弄|巷|楼|层|街坊"
-    r"|(?![0-9A-Za-z年月日天点时分秒个台元次件块条%.:/]))"
+    r"|(?:(?<=[0-9A-Za-z])|(?<=[0-9A-Za-z] ))(?![0-9A-Za-z年月日天点时分秒个台元次件块条平%.:/]))"
     rf"|(?!(?<=[0-9])元)(?P<name>[^\W0-9A-Za-z_{_ENDS}{_STOPS}]{{0,8}})(?P<end>中心|[{_ENDS}]+)"
 )
 _HOUSES = frozenset({"号", "号院", "弄"})
@@ -39,7 +39,7 @@ class _Part:
     begin: int
     end: int
     ends: str  # what is named or counted: 区, 路, 号, 栋; "" for a bare number
-    worded: bool  # has a word before its end: 南区, and not 区
+    name: str  # what stands before its end: 南 of 南区
     named: bool  # has a name of its own: 阳光小区, and not 小区
     counted: bool
     bars: int  # dashes in the number: 3-2-502
@@ -80,12 +80,12 @@ def _part(found: re.Match[str]) -> _Part:
     if count is not None:
         end = found.end() if found["counts"] else found.start() + len(count.rstrip())
         bars = sum(count.count(dash) for dash in "-–—")
-        return _Part(found.start(), end, found["counts"], worded=False, named=False, counted=True, bars=bars)
+        return _Part(found.start(), end, found["counts"], name="", named=False, counted=True, bars=bars)
     ends = found["end"][-1]
     named = len(name) >= 2 or (name != "" and ends in _STREETS)
     if _NO_STREET.search(found.group()):
         named = False
-    return _Part(found.start(), found.end(), ends, worded=name != "", named=named, counted=False, bars=0)
+    return _Part(found.start(), found.end(), ends, name=name, named=named, counted=False, bars=0)
 
 
 def _addresses(text: str, chain: Sequence[_Part]) -> Iterator[tuple[int, int]]:
@@ -95,12 +95,12 @@ def _addresses(text: str, chain: Sequence[_Part]) -> Iterator[tuple[int, int]]:
         first = after = at
         while after < len(chain) and chain[after].counted:
             after += 1
-        while first > done and chain[first - 1].worded:
+        while first > done and chain[first - 1].name:
             first -= 1
         if after > at and _is_evidence(chain[first:at], chain[at:after]):
             after = _without_surplus(text, chain, at, after)
             joins = first == done > 0
-            yield (chain[first].begin if joins else _opening(text, chain[first])), chain[after - 1].end
+            yield (chain[first].begin if joins else _opening(chain[first])), chain[after - 1].end
             done = after
         at = max(after, at + 1)
         while at < len(chain) and not chain[at].counted:
@@ -133,12 +133,7 @@ def _without_surplus(text: str, chain: Sequence[_Part], at: int, after: int) -> 
     return after
 
 
-def _opening(text: str, first: _Part) -> int:
+def _opening(first: _Part) -> int:
     """Where the address begins within its first part, which may have taken in the words in front of it."""
-    if first.counted:
-        return first.begin
-    name = text[first.begin : first.end - 1]
-    province = _PROVINCES.search(name)
-    if province:
-        return first.begin + province.start()
-    return max(first.begin, first.end - 1 - _MOST_NAME)
+    province = _PROVINCES.search(first.name)
+    return first.begin + (province.start() if province else max(0, len(first.name) - _MOST_NAME))

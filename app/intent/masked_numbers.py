@@ -32,11 +32,11 @@ _CARD_ISSUERS = {
     19: re.compile("[4569]"),
 }
 
-_REFERENCE = re.compile(
-    r"(?:单号|订单|单据|编号|编码|序列号|流水号|物流号|票号|批号|设备号|SN|S/N|IMEI|order)"
-    r"(?: (?:no|number|id))?[ :.#为是]{0,3}$",
-    re.IGNORECASE,
-)
+# Words right before a number that say what it counts. A telephone number is spared only by the first kind: 订单 may
+# as well be followed by the number to call about it.
+_NUMBERED = r"单号|编号|编码|序列号|流水号|物流号|票号|批号|设备号|SN|S/N|IMEI|order (?:no|number|id)"
+_IS_NUMBERED = re.compile(rf"(?:{_NUMBERED})[ :.#为是]{{0,3}}$", re.IGNORECASE)
+_IS_REFERENCE = re.compile(rf"(?:{_NUMBERED}|订单|单据|order)[ :.#为是]{{0,3}}$", re.IGNORECASE)
 _REFERENCE_REACH = 20  # characters before a number in which a word may say that it is no card
 _DECIMALS = re.compile(rf"\.[0-9]{{1,2}}(?!\.|[{_BETWEEN}]{{0,3}}[0-9])")
 _EXTENSION = re.compile(r"[\-–—][0-9]{1,6}(?![0-9]|[\-–—][0-9])")
@@ -47,7 +47,6 @@ class _Run:
     """Digits of a text that only spaces, dashes and brackets part."""
 
     text: str
-    floor: int  # place in the text before which all is masked: a second pass would not see it either
     digits: str
     places: range | list[int]  # of each digit in the text
     starts: list[int]  # indexes of the digits that begin a group, and the number of digits
@@ -58,10 +57,15 @@ class _Run:
     def ends(self, last: int) -> int:
         return self.places[last - 1] + 1
 
+    def is_whole(self, first: int, last: int) -> bool:
+        """Whether no bracket stands between these digits: 1799(1999-200) is no telephone number."""
+        raw = self.text[self.begins(first) : self.ends(last)]
+        return "(" not in raw and ")" not in raw
+
     def before(self, first: int, reach: int = 1) -> str:
         """The characters right before a digit, at most `reach`."""
         begin = self.begins(first)
-        return self.text[max(self.floor, begin - reach) : begin]
+        return self.text[max(0, begin - reach) : begin]
 
 
 def mask_numbers(text: str) -> str:
@@ -75,19 +79,19 @@ def mask_numbers(text: str) -> str:
     for found in _RUN.finditer(text):
         if found.end() - found.start() < _SHORTEST:
             continue
-        for kind, begin, end in _identifiers(_parse(text, done, found)):
+        for kind, begin, end in _identifiers(_parse(text, found)):
             pieces += text[done:begin], kind
             done = end
     return "".join(pieces) + text[done:] if pieces else text
 
 
-def _parse(text: str, floor: int, found: re.Match[str]) -> _Run:
+def _parse(text: str, found: re.Match[str]) -> _Run:
     raw = found.group()
     if raw.isdigit():
-        return _Run(text, floor, raw, range(found.start(), found.end()), [0, len(raw)])
+        return _Run(text, raw, range(found.start(), found.end()), [0, len(raw)])
     places = [found.start() + offset for offset, character in enumerate(raw) if character.isdigit()]
     starts = [0] + [i for i in range(1, len(places)) if places[i] != places[i - 1] + 1] + [len(places)]
-    return _Run(text, floor, "".join(text[place] for place in places), places, starts)
+    return _Run(text, "".join(text[place] for place in places), places, starts)
 
 
 def _identifiers(run: _Run) -> Iterator[tuple[str, int, int]]:
@@ -161,7 +165,9 @@ def _telephone(run: _Run, group: int, group_ends: frozenset[int]) -> _Found:
     trunk = "0" if digits.startswith("01") and not abroad else ""
     for prefix in dict.fromkeys((abroad or trunk, "")):
         last = first + len(prefix) + 11
-        if last in group_ends and _MOBILE.match(digits, len(prefix)) and not _is_quantity(run, first, last):
+        if last not in group_ends or not _MOBILE.match(digits, len(prefix)):
+            continue
+        if run.is_whole(last - 11, last) and not _is_numbered(run, first) and not _is_quantity(run, first, last):
             return MOBILE, last, run.ends(last)
     explicit = abroad == "0086" or (abroad == "86" and run.before(first) == "+")
     if explicit:
@@ -183,7 +189,7 @@ def _landline(run: _Run, group: int, group_ends: frozenset[int], *, skip: int) -
         return None  # 06-12 2024-07-12
     for length in (8, 7):
         last = local + length
-        if last not in group_ends or run.digits[local] < ("1" if parted else "2"):
+        if last not in group_ends or run.digits[local] < ("1" if parted else "2") or not run.is_whole(local, last):
             continue
         if (
             not parted
@@ -206,6 +212,8 @@ def _bank_card(run: _Run, group: int, group_ends: frozenset[int]) -> _Found:
         last = first + length
         digits = run.digits[first:last]
         if last in group_ends and _CARD_ISSUERS[length].match(digits) and _luhn_holds(digits):
+            if not run.is_whole(first, last):
+                return None
             if _is_reference(run, first) or _is_quantity(run, first, last) or _touches_letters(run, first, last):
                 return None
             return BANK_CARD, last, run.ends(last)
@@ -226,7 +234,11 @@ def _luhn_holds(digits: str) -> bool:
 
 def _is_reference(run: _Run, first: int) -> bool:
     """Whether the words right before the number say that it is an order, a device or the like."""
-    return _REFERENCE.search(run.before(first, _REFERENCE_REACH)) is not None
+    return _IS_REFERENCE.search(run.before(first, _REFERENCE_REACH)) is not None
+
+
+def _is_numbered(run: _Run, first: int) -> bool:
+    return _IS_NUMBERED.search(run.before(first, _REFERENCE_REACH)) is not None
 
 
 def _is_quantity(run: _Run, first: int, last: int) -> bool:
