@@ -1,7 +1,7 @@
 """`python -m trainer RECIPE --spec spec.json --out DIR`: train one artifact and exit.
 
-Standard output carries one JSON object a line, `{"progress": 0.0 … 1.0, "stage": "…"}`. Exit status 0: the artifact in DIR
-is complete, and the last line holds its digest. 2: it could not be trained; one sentence on standard error says why.
+Standard output carries one JSON object a line, `{"progress": 0.0 … 1.0, "stage": "…"}`. Exit status 0: the artifact in
+DIR is complete, and the last line holds its digest. 2: it could not be trained; a sentence on standard error says why.
 """
 
 from __future__ import annotations

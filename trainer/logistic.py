@@ -31,10 +31,14 @@ class LogisticModel:
 
 
 def class_weights(targets: IntArray, n_labels: int, power: float) -> FloatArray:
-    """The weight of each text: count(label) ** -power, scaled to a mean of 1. A power of 1 gives every label the same say."""
+    """The weight of each text: count(its label) ** -power, scaled to a mean of 1.
+
+    A power of 1 gives every label the same say, a power of 0 every text.
+    """
     counts = np.maximum(np.bincount(targets, minlength=n_labels), 1).astype(np.float64)
-    weights: FloatArray = counts[targets] ** -power
-    return weights / weights.mean()
+    weights = counts[targets] ** -power
+    scaled: FloatArray = weights / weights.mean()
+    return scaled
 
 
 def fit_logistic(
@@ -45,7 +49,7 @@ def fit_logistic(
     *,
     strength: float,
     start: LogisticModel | None = None,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-2,
     max_steps: int = 200,
 ) -> LogisticModel:
     """Minimise  Σᵢ wᵢ·(-log p(targetᵢ)) / Σᵢ wᵢ  +  ‖weights‖² / (2·strength·n_texts); the bias is free.
@@ -66,11 +70,14 @@ def fit_logistic(
 
     def objective(point: Float32Array) -> tuple[float, Float32Array]:
         weights = point[:-1]
-        scores = features @ weights + point[-1]
+        scores = features @ weights
+        scores += point[-1]
         scores -= scores.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(scores).sum(axis=1))
-        loss = float(np.dot(share[:, 0].astype(np.float64), log_total - scores[hit]))
-        residual = np.exp(scores - log_total[:, None])
+        aimed = scores[hit]
+        odds = np.exp(scores, out=scores)
+        total = odds.sum(axis=1, keepdims=True)
+        loss = float(np.dot(share[:, 0].astype(np.float64), np.log(total[:, 0]) - aimed))
+        residual = np.divide(odds, total, out=odds)
         residual[hit] -= 1.0
         residual *= share
         gradient = np.empty_like(point)
@@ -87,7 +94,7 @@ def fit_logistic(
 
 
 def minimise(objective: Objective, start: Float32Array, *, stop_below: float, max_steps: int) -> Float32Array:
-    """L-BFGS with backtracking (Nocedal & Wright 2006, algorithm 7.4) in float32: half the memory and twice the speed.
+    """L-BFGS with backtracking (Nocedal & Wright 2006, algorithm 7.4), in float32: half the memory, twice the speed.
 
     Args:
         objective: point -> (value, gradient of the same shape).
@@ -123,7 +130,7 @@ def minimise(objective: Objective, start: Float32Array, *, stop_below: float, ma
 def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
     """The divisor of the logits that makes their softmax most likely (Guo et al. 2017), within [0.05, 20].
 
-    One prior observation that says "about 1" keeps a handful of texts, all answered right, from promising certainty.
+    One observation that says "about 1" beforehand keeps a handful of right answers from promising certainty.
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
     hit = (np.arange(len(targets)), targets)
@@ -161,7 +168,7 @@ def softmax(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
 
 
 def _descent(gradient: Float32Array, pairs: list[tuple[Float32Array, Float32Array, float]]) -> Float32Array:
-    """The two-loop recursion: minus the inverse Hessian, as the remembered steps show it, times the gradient."""
+    """Minus the inverse Hessian, as the remembered steps show it, times the gradient (the two-loop recursion)."""
     direction = -gradient
     if not pairs:
         return direction / np.float32(np.sqrt(np.vdot(gradient, gradient)))

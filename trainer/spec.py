@@ -20,7 +20,7 @@ Config = TypeVar("Config")
 
 
 class SpecInvalid(ValueError):
-    """The spec, its examples or its config cannot be trained on. The message is one sentence without any user's text."""
+    """The spec, its examples or its config cannot be trained on. The message never holds a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ def _example(item: Mapping[str, Any], line: int) -> Example:
 
 def _references(document: Mapping[str, Any]) -> tuple[str, ...]:
     references = _list(document, "references") if "references" in document else []
-    if not all(isinstance(text, str) for text in references):
-        raise SpecInvalid("a reference text is not a string")
+    if not all(isinstance(text, str) and _is_unicode(text) for text in references):
+        raise SpecInvalid("a reference text is not a Unicode string")
     return tuple(references)
 
 
@@ -164,9 +164,19 @@ def _field(document: Mapping[str, Any], name: str, kind: type[Config]) -> Config
     value = document[name]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise SpecInvalid(f"the field {name!r} must be of the type {kind.__name__}")
+    if isinstance(value, str) and not _is_unicode(value):
+        raise SpecInvalid(f"the field {name!r} holds half of a surrogate pair")
     if isinstance(value, int) and abs(value) >= 2**63:
         raise SpecInvalid(f"the field {name!r} does not fit into 64 bits")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_object(text: str, name: str) -> dict[str, Any]:

@@ -226,7 +226,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             members = archive.infolist()
             # Stored, not deflated: a small file can then not unpack to more than memory holds.
             if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
-                raise ArtifactCorrupt(f"{path.name} is compressed")
+                raise ArtifactCorrupt(f"{path.name} is compressed or unpacks to more than itself")
         with np.load(path, allow_pickle=False) as stored:
             if sorted(stored.files) != sorted(names):
                 raise ArtifactCorrupt(f"{path.name} does not hold the arrays of its recipe")

@@ -158,6 +158,10 @@ class NgramScorer:
 
 
 def _check_model(model: NgramModel) -> None:
+    settings = model.settings
+    lengths = (settings.sequence_length, settings.word_part_length)
+    if not all(type(length) is int and 0 <= length <= 8 for length in lengths):
+        raise ArtifactCorrupt(f"{VOCABULARY} holds a length that no training writes")
     arrays: tuple[NDArray[Any], ...] = (model.document_weights, model.weights, model.bias)
     n_features = sum(len(features) for features in model.vocabulary.values())
     shapes_agree = (
