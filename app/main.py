@@ -1,19 +1,23 @@
 """Wire the service: the only place where engine, runtime, log and routes meet."""
 
+import asyncio
 import logging
 import os
 import secrets
 import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 
 from app import __version__
 from app.api import annotations, batches, classify, operations, problems, questions, queue, versions
 from app.api import domains as domain_routes
-from app.api.bodies import BodyLimit, StrictRequest
+from app.api.bodies import BodyLimit
 from app.api.dependencies import Services
 from app.db.session import UnitOfWork, connect
 from app.errors import SetupError
@@ -31,13 +35,15 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+ROUTED = (classify, queue, questions, annotations, domain_routes, batches, versions, operations)
 LOG_SIZE = 500
+# Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
+GATHER_SECONDS = 0.2
 DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The service, ready to be started; nothing is opened before it starts."""
-    StrictRequest.max_depth = settings.max_json_depth
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,20 +55,37 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             services.draining = True
-            services.watcher.stop()
-            services.classifier.close()
-            services.log.close()
-            services.folder.stop()
+            # In the order of a question's way, and beside the loop: what is in flight needs it to be answered.
+            await services.classifier.close()
+            await asyncio.to_thread(services.log.close)
+            await asyncio.to_thread(services.watcher.stop)
+            await asyncio.to_thread(services.folder.stop)
             services.engine.dispose()
 
-    app = FastAPI(title="intentloop", version=__version__, description=DESCRIPTION, lifespan=lifespan)
-    problems.install(app)
-    for module in (classify, queue, questions, annotations, domain_routes, batches, versions, operations):
-        app.include_router(module.router)
+    # The pages of the API carry their own scripts: a closed network reaches no CDN.
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="intentloop",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,  # behind a proxy a redirect would name the wrong host
+    )
+    app.state.max_json_depth = settings.max_json_depth
+    routers = [module.router for module in ROUTED]
+    problems.install(app, [route for router in routers for route in router.routes if isinstance(route, APIRoute)])
+    for router in routers:
+        app.include_router(router)
+    # The last one added is the outermost: refusals, too, reach a browser only with the headers of CORS.
+    app.add_middleware(problems.LastResort)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
         )
     _describe_problems(app)
     return app
@@ -74,10 +97,18 @@ def build(settings: Settings) -> Services:
     work = UnitOfWork(engine)
     secret = Secret(installation_secret(settings))
     runtime = Runtime(settings.artifacts)
-    folder = Follower(lambda: fold_and_project(work), every_seconds=1.0, name="folder")
+    # SQLite has one writer, and who finds it busy sleeps and asks again: in one process the two stand in line instead.
+    turn: AbstractContextManager[object] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+
+    def follow() -> int:
+        with turn:
+            return fold_and_project(work)
+
+    folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, name="folder")
 
     def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        logged = work(intake.record, asked)
+        with turn:
+            logged = work(intake.record, asked)
         folder.nudge()
         return logged
 

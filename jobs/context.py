@@ -9,6 +9,9 @@ from app.db.session import UnitOfWork
 from app.services.batches import OpeningRule
 from app.settings import Settings
 
+# Where trainers work: beside the artifacts, so that moving a finished one there is a rename.
+WORKSHOP = ".workshop"
+
 
 @dataclass(frozen=True, slots=True)
 class JobContext:

@@ -2,14 +2,19 @@
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from app.services import runs
 from jobs.context import JobContext
+from jobs.reasons import in_words
 from jobs.timetable import TIMETABLE
 
 logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 3.0
 
 
 class Ledger:
@@ -20,29 +25,23 @@ class Ledger:
         self._running: set[int] = set()
         self._lock = threading.Lock()
 
-    def run(self, job: str, scheduled_for: datetime) -> dict[str, Any] | None:
-        """Run a job unless its slot was taken. An error is written to the ledger and raised.
+    def take(self, job: str, scheduled_for: datetime) -> int | None:
+        """The id of the run, or None when the slot was taken before."""
+        return self._context.work(runs.begin, job, scheduled_for, worker=self._context.worker)
 
-        Returns:
-            What the job says of itself, or None when another clock has the slot.
+    def run(self, job: str, run_id: int) -> dict[str, Any]:
+        """Run a job whose slot was taken, and return what it says of itself.
+
+        An error is written to the ledger and raised.
         """
-        work = self._context.work
-        run_id = work(runs.begin, job, scheduled_for, worker=self._context.worker)
-        if run_id is None:
-            return None
-        with self._lock:
-            self._running.add(run_id)
-        try:
-            detail = TIMETABLE[job].run(self._context)
-        except Exception as error:
-            logger.exception("job %s failed", job)
-            work(runs.finish, run_id, error=f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            with self._lock:
-                self._running.discard(run_id)
-        work(runs.finish, run_id, detail=detail)
-        return detail
+        with self._listed(run_id):
+            try:
+                detail = TIMETABLE[job].run(self._context)
+            except Exception as error:
+                self._context.work(runs.finish, run_id, error=in_words(error))
+                raise
+            self._context.work(runs.finish, run_id, detail=detail)
+            return detail
 
     def beat(self) -> None:
         """Say that what this process runs is alive."""
@@ -50,3 +49,33 @@ class Ledger:
             running = sorted(self._running)
         if running:
             self._context.work(runs.beat, running)
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Beat from a thread of its own, for a process that is no clock."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(min(BEAT_SECONDS, self._context.settings.lost_after_seconds / 3)):
+                try:
+                    self.beat()
+                except Exception as error:  # The database may be away for a moment: the next beat tries again.
+                    logger.warning("heartbeat: %s", in_words(error))
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(timeout=10)
+
+    @contextmanager
+    def _listed(self, run_id: int) -> Iterator[None]:
+        with self._lock:
+            self._running.add(run_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(run_id)

@@ -5,8 +5,7 @@ import time
 from typing import Any
 
 from app.services import runs, texts
-from jobs.context import JobContext
-from jobs.training import WORKSHOP
+from jobs.context import WORKSHOP, JobContext
 
 LEFTOVER_SECONDS = 24 * 3600
 
@@ -14,14 +13,21 @@ LEFTOVER_SECONDS = 24 * 3600
 def purge(context: JobContext) -> dict[str, Any]:
     """Forget old runs and silent replicas, finish folding, and remove what killed trainers left behind."""
     settings = context.settings
-    while context.work(texts.fold):
+    while not context.stopping.is_set() and context.work(texts.fold):
         pass
     return {
-        "projected": context.work(texts.project_due),
+        "projected": _project(context),
         "runs": context.work(runs.purge, older_than_days=settings.run_days),
         "replicas": context.work(runs.forget_replicas, older_than_days=settings.replica_days),
         "workshops": _sweep(context),
     }
+
+
+def _project(context: JobContext) -> int:
+    projected = 0
+    while not context.stopping.is_set() and (now := context.work(texts.project_due)):
+        projected += now
+    return projected
 
 
 def _sweep(context: JobContext) -> int:

@@ -1,6 +1,8 @@
 """Choose what people are asked: score the waiting texts with the version that serves, and draw gold uniformly."""
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,12 @@ from app.db.tables import Domain
 from app.intent.releases import Release
 from app.intent.text import MaskedText
 from app.scorers import load_scorer
+from app.scorers.artifact import ArtifactCorrupt, verify
 from app.scorers.local_model import LocalModel
 from app.services import domains, selection
 from jobs.context import JobContext
+
+logger = logging.getLogger(__name__)
 
 PAGE = 500
 TOPK = 5
@@ -20,13 +25,19 @@ TOPK = 5
 
 def select_questions(context: JobContext) -> dict[str, Any]:
     """Refresh every domain's queue, and say how many texts were scored and drawn."""
-    counts = {"scored": 0, "gold_drawn": 0}
+    scored = gold_drawn = 0
+    not_scored: list[str] = []
     for domain in context.work.read(domains.listing):
         if not domain.keep_text:
             continue
-        counts["scored"] += _rescore(context, context.work.read(domains.release, domain.id))
-        counts["gold_drawn"] += context.work(_draw, domain.name, context.settings.selection_size).drawn
-    return counts
+        try:
+            scored += _rescore(context, context.work.read(domains.release, domain.id))
+        except (ArtifactCorrupt, OSError) as error:
+            # One domain's broken artifact must stop neither the others nor its own gold.
+            logger.warning("the queue of domain %s keeps its order: %s", domain.name, error)
+            not_scored.append(domain.name)
+        gold_drawn += context.work(_draw, domain.name, context.settings.selection_size).drawn
+    return {"scored": scored, "gold_drawn": gold_drawn, "not_scored": not_scored}
 
 
 def _draw(session: Session, name: str, size: int) -> selection.Draw:
@@ -46,11 +57,16 @@ def _rescore(context: JobContext, release: Release) -> int:
         if not page:
             return scored
         # Loaded when there is something to score: most runs find nothing.
-        model = model or LocalModel(load_scorer(context.settings.artifacts / digest), version)
+        model = model or _load(context.settings.artifacts / digest, digest, version)
         topk = _topk(model, [text.text for text in page], release)
         scored += context.work(selection.rescore, page, topk, version=version)
         after = page[-1].text_id
     return scored
+
+
+def _load(folder: Path, digest: str, version: str) -> LocalModel:
+    verify(folder, digest)
+    return LocalModel(load_scorer(folder), version)
 
 
 def _topk(model: LocalModel, texts: Sequence[str], release: Release) -> list[list[list[Any]]]:

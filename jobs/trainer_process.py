@@ -3,11 +3,14 @@
 import json
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,6 @@ def train(
     progress: Callable[[float, str], None],
     wanted: Callable[[], bool],
     timeout_seconds: float,
-    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run `python -m trainer` until it has written its artifact to `out`.
 
@@ -45,11 +47,11 @@ def train(
     errors = out.with_name(out.name + ".stderr")
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "trainer", recipe, "--spec", str(spec), "--out", str(out)],
+            [*_tied_to_us(), sys.executable, "-m", "trainer", recipe, "--spec", str(spec), "--out", str(out)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env={**os.environ, "PYTHONHASHSEED": "0", **(environment or {})},
+            env=_environment(),
             # Its own group, so that stopping it stops what it started.
             start_new_session=True,
         )
@@ -70,6 +72,18 @@ def train(
         raise TrainerFailed(_reason(process.returncode, errors))
 
 
+def _tied_to_us() -> list[str]:
+    """What makes the kernel end the trainer when this process is killed: nobody would stop one that hangs."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+def _environment() -> dict[str, str]:
+    """The trainer knows no database: neither its URL nor the installation's key reaches it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("INTENTLOOP_")}
+    return {**inherited, "PYTHONHASHSEED": "0"}
+
+
 def _follow(process: subprocess.Popen[bytes], progress: Callable[[float, str], None]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
@@ -83,11 +97,9 @@ def _follow(process: subprocess.Popen[bytes], progress: Callable[[float, str], N
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
-    for signal_number, patience in ((15, KILL_AFTER_SECONDS), (9, None)):
-        try:
+    for signal_number, patience in ((signal.SIGTERM, KILL_AFTER_SECONDS), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal_number)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(timeout=patience)
             return
@@ -96,12 +108,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _reason(code: int, errors: Path) -> str:
-    said = errors.read_bytes()[-MOST_ERROR_CHARACTERS:].decode("utf-8", "replace").strip()
+    said = _tail(errors).strip()
     last = said.splitlines()[-1] if said else ""
     if code == 2 and last:
         return last
-    if code == -9:
+    if code == -signal.SIGKILL:
         return "the trainer was killed (signal 9): the machine may be out of memory"
     if code < 0:
         return f"the trainer died by signal {-code}"
+    if "MemoryError" in last:
+        return f"the trainer ran out of memory ({last})"
     return f"the trainer ended with status {code}: {last or 'it said nothing'}"
+
+
+def _tail(errors: Path) -> str:
+    with errors.open("rb") as file:
+        file.seek(max(0, errors.stat().st_size - MOST_ERROR_CHARACTERS))
+        return file.read().decode("utf-8", "replace")

@@ -5,10 +5,11 @@ import logging
 import os
 import shutil
 import threading
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.db.session import UnitOfWork
 from app.errors import ClaimLost
@@ -16,13 +17,18 @@ from app.scorers.artifact import ArtifactCorrupt, verify
 from app.scorers.artifact import digest as digest_of
 from app.services import batches, taxonomy, versions
 from jobs import proving
-from jobs.context import JobContext
+from jobs.context import WORKSHOP, JobContext
+from jobs.reasons import in_words, is_of_database, may_pass
 from jobs.trainer_process import TrainerFailed, TrainerStopped, train
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# Beside the artifacts, so that moving a finished one there is a rename.
-WORKSHOP = ".workshop"
+PROGRESS_SECONDS = 0.5
+PATIENCE_SECONDS = 1.0
+# The rest of the progress bar is the proof.
+TRAINER_SHARE = 0.9
 
 
 class Claim:
@@ -31,8 +37,9 @@ class Claim:
     def __init__(self, context: JobContext, claimed: batches.Claimed) -> None:
         self._context = context
         self._claimed = claimed
-        self._progress = 0.0
-        self._stage = "starting"
+        # Three beats must fit before the batch is given up for lost.
+        self._beat_seconds = min(context.settings.heartbeat_seconds, context.settings.lost_after_seconds / 3)
+        self._noted = (0.0, "starting")
         self._lost = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -50,34 +57,63 @@ class Claim:
         """Whether the work is still ours to do."""
         return not self._lost.is_set() and not self._context.stopping.is_set()
 
+    @property
+    def lost(self) -> bool:
+        """Whether another may have the batch."""
+        return self._lost.is_set()
+
     def note(self, progress: float, stage: str) -> None:
         """Remember how far the work is; the heartbeat writes it down."""
-        self._progress, self._stage = progress, stage
+        self._noted = (progress, stage)
 
-    def enter(self, status: str, stage: str) -> None:
+    def enter(self, status: str, progress: float, stage: str) -> None:
         """Write a new status down at once.
 
         Raises:
             ClaimLost: the batch is no longer ours.
         """
-        self._stage = stage
-        self._context.work(batches.report, self._claimed.batch.id, self._claimed.token, status=status, stage=stage)
+        self._noted = (progress, stage)
+        self.patiently(lambda: self._report(self._noted, status=status))
+
+    def patiently(self, act: Callable[[], T]) -> T:
+        """`act()`, again while the database is away: what was trained is worth more than a short wait.
+
+        Raises:
+            TrainerStopped: the claim was lost or the clock shuts down meanwhile.
+        """
+        start = time.monotonic()
+        while True:
+            try:
+                return act()
+            except Exception as error:
+                if not may_pass(error) or time.monotonic() - start > self._context.settings.lost_after_seconds:
+                    raise
+                logger.info("batch %s waits: %s", self._claimed.batch.batch_id, in_words(error))
+            if self._lost.is_set() or self._context.stopping.wait(PATIENCE_SECONDS):
+                raise TrainerStopped("stopped while the database was away")
 
     def _run(self) -> None:
-        while not self._done.wait(self._context.settings.heartbeat_seconds):
+        told, beaten, away = self._noted, time.monotonic(), False
+        while not self._done.wait(min(PROGRESS_SECONDS, self._beat_seconds)):
+            noted = self._noted
+            if noted == told and time.monotonic() - beaten < self._beat_seconds:
+                continue
             try:
-                self._context.work(
-                    batches.report,
-                    self._claimed.batch.id,
-                    self._claimed.token,
-                    progress=self._progress,
-                    stage=self._stage,
-                )
+                self._report(noted)
             except ClaimLost:
                 self._lost.set()
                 return
             except Exception as error:  # The database may be away for a moment: the next beat tries again.
-                logger.warning("heartbeat of batch %s: %s", self._claimed.batch.batch_id, type(error).__name__)
+                if not away:
+                    logger.warning("heartbeat of batch %s: %s", self._claimed.batch.batch_id, in_words(error))
+                away = True
+            else:
+                told, beaten, away = noted, time.monotonic(), False
+
+    def _report(self, noted: tuple[float, str], status: str | None = None) -> None:
+        progress, stage = noted
+        batch, token = self._claimed.batch, self._claimed.token
+        self._context.work(batches.report, batch.id, token, progress=progress, stage=stage, status=status)
 
 
 def train_next(context: JobContext) -> str | None:
@@ -94,13 +130,16 @@ def train_next(context: JobContext) -> str | None:
     except ClaimLost:
         logger.warning("batch %s was given up for lost; what was trained is dropped", batch.batch_id)
     except TrainerStopped:
-        context.work(batches.requeue, batch.id, claimed.token)
-        logger.info("batch %s was given back", batch.batch_id)
+        if claim.lost:
+            logger.warning("batch %s was given up for lost; its trainer was stopped", batch.batch_id)
+        else:
+            context.work(batches.requeue, batch.id, claimed.token)
+            logger.info("batch %s was given back", batch.batch_id)
     except (TrainerFailed, proving.NotProven) as error:
         _fail(context.work, claimed, str(error))
     except Exception as error:
-        logger.exception("batch %s", batch.batch_id)
-        _fail(context.work, claimed, f"{type(error).__name__}: {error}")
+        logger.warning("batch %s: %s", batch.batch_id, in_words(error), exc_info=not is_of_database(error))
+        _fail(context.work, claimed, in_words(error))
     return batch.batch_id
 
 
@@ -110,27 +149,27 @@ def _fail(work: UnitOfWork, claimed: batches.Claimed, reason: str) -> None:
 
 
 def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) -> str:
-    items = context.work.read(batches.items, claimed.batch.id)
+    items = claim.patiently(lambda: context.work.read(batches.items, claimed.batch.id))
     folder = context.settings.artifacts / WORKSHOP / f"{claimed.batch.batch_id}-{claimed.token[:8]}"
     folder.mkdir(parents=True)
     try:
-        spec = _write_spec(context, claimed, items, folder)
+        spec = claim.patiently(lambda: _write_spec(context, claimed, items, folder))
         train(
             claimed.batch.recipe,
             spec,
             folder / "artifact",
-            progress=lambda progress, stage: claim.note(progress * 0.9, stage),
+            progress=lambda progress, stage: claim.note(progress * TRAINER_SHARE, stage),
             wanted=lambda: claim.wanted,
             timeout_seconds=context.settings.train_timeout_seconds,
         )
+        claim.enter("evaluating", TRAINER_SHARE, "proving")
         digest = publish(folder / "artifact", context.settings.artifacts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    claim.enter("evaluating", "proving")
-    proof = proving.prove(context, claimed, items, digest)
+    proof = claim.patiently(lambda: proving.prove(context, claimed, items, digest))
     if not claim.wanted:
         raise TrainerStopped("stopped before the version was registered")
-    return context.work(versions.register, claimed, proof).version
+    return claim.patiently(lambda: context.work(versions.register, claimed, proof)).version
 
 
 def _write_spec(

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.session import UnitOfWork
-from app.db.tables import Domain, ModelVersion, Text, TrainingBatch
+from app.db.tables import Domain, Lease, ModelVersion, Text, TrainingBatch
 from app.intent.questions import AskedQuestion, new_question_id
 from app.intent.selection import is_gold_candidate
 from app.intent.taxonomy import parse_taxonomy
@@ -132,3 +132,30 @@ def batch_of(session: Session, batch_id: str) -> TrainingBatch:
 def domain_of(session: Session, name: str = "default") -> Domain:
     """A domain by its name."""
     return domains.find(session, name)
+
+
+def label(work: UnitOfWork, question_id: str, path: str, *, by: str = "ana", **changes: Any) -> annotations.Submitted:
+    """Answer a question."""
+    return work(annotations.submit, question_id, correct_intent=[path], labeler_id=by, **changes)
+
+
+def expire_leases(work: UnitOfWork) -> None:
+    """Let the time of every lease be over."""
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+
+    def expire(session: Session) -> None:
+        session.execute(update(Lease).values(expires_at=past))
+        session.execute(update(Text).where(Text.leased_until.is_not(None)).values(leased_until=past))
+
+    work(expire)
+
+
+def column(work: UnitOfWork, *columns: Any) -> list[Any]:
+    """The values of these columns in all rows, in the order of the table's key; tuples where there are several."""
+    table = columns[0].class_.__table__
+
+    def read(session: Session) -> list[Any]:
+        rows = session.execute(select(*columns).order_by(*table.primary_key.columns)).all()
+        return [row[0] if len(columns) == 1 else tuple(row) for row in rows]
+
+    return work.read(read)

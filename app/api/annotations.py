@@ -1,33 +1,53 @@
 """What labelers answer: label, undo, skip, release."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from app.api.bodies import StrictRoute
-from app.api.dependencies import LABELER_PATTERN, PREFIX, LabelerId, LabelPath, ServicesDep, Short, Work
+from app.api.dependencies import (
+    LABELER_PATTERN,
+    PREFIX,
+    Body,
+    LabelerId,
+    LabelPath,
+    PathId,
+    ServicesDep,
+    Short,
+    SmallObject,
+    Whole,
+    Work,
+)
 from app.api.problems import responses
+from app.intent.masking import mask
 from app.intent.taxonomy import split
+from app.intent.text import normalise
 from app.services import annotations
 
 router = APIRouter(prefix=f"{PREFIX}/questions/{{question_id}}", tags=["labeling"], route_class=StrictRoute)
 
 
-class LabelRequest(BaseModel):
+class LabelRequest(Body):
     """One person's answer. `correct_intent` holds full paths: one, in a single-label domain."""
 
     correct_intent: list[LabelPath] = Field(max_length=100, examples=[["硬件故障 > 电源问题 > 无法开机"]])
     labeler_id: LabelerId
-    correct_time_intent: dict[str, Any] | None = Field(None, examples=[{"type": "this_year", "target_years": [2026]}])
+    correct_time_intent: SmallObject | None = Field(None, examples=[{"type": "this_year", "target_years": [2026]}])
     lease_token: Annotated[str, Field(max_length=64)] | None = None
-    supersedes: int | None = Field(None, ge=1, description="the annotation that this one replaces")
+    supersedes: Whole | None = Field(None, ge=1, description="the annotation that this one replaces")
     proposed_label: LabelPath | None = Field(
         None, description="a label that is missing; with correct_intent [其他]. At 50 texts it becomes one"
     )
 
+    @model_validator(mode="after")
+    def _answers_something(self) -> "LabelRequest":
+        if not self.correct_intent and self.proposed_label is None:
+            raise ValueError("correct_intent names a label; it may be empty only beside a proposed_label")
+        return self
 
-class LabelOut(BaseModel):
+
+class AnnotationOut(BaseModel):
     """The annotation that counts now. `twins`: how many questions carry the label."""
 
     annotation_id: int
@@ -38,7 +58,7 @@ class LabelOut(BaseModel):
     twins: int
 
 
-class LabelerRequest(BaseModel):
+class LabelerRequest(Body):
     """Who hands the question back, and why."""
 
     labeler_id: LabelerId
@@ -53,8 +73,8 @@ class StateOut(BaseModel):
     state: str
 
 
-@router.post("/label", response_model=LabelOut, responses=responses(400, 404, 409, 413, 422, 503))
-def label(question_id: str, body: LabelRequest, work: Work, given: ServicesDep) -> LabelOut:
+@router.post("/label", response_model=AnnotationOut, responses=responses(400, 404, 409, 413, 422, 503))
+def label(question_id: PathId, body: LabelRequest, work: Work, given: ServicesDep) -> AnnotationOut:
     """Label a question and all its twins; a second answer of the same labeler replaces the first."""
     submitted = work(
         annotations.submit,
@@ -66,7 +86,7 @@ def label(question_id: str, body: LabelRequest, work: Work, given: ServicesDep) 
         supersedes=body.supersedes,
         proposal_size=given.proposal_size,
     )
-    return LabelOut(
+    return AnnotationOut(
         annotation_id=submitted.annotation_id,
         question_id=submitted.question_id,
         label=submitted.label,
@@ -78,7 +98,7 @@ def label(question_id: str, body: LabelRequest, work: Work, given: ServicesDep) 
 
 @router.delete("/label", response_model=StateOut, responses=responses(404, 409, 422, 503))
 def undo(
-    question_id: str,
+    question_id: PathId,
     work: Work,
     labeler_id: Annotated[str, Query(min_length=1, max_length=128, pattern=LABELER_PATTERN)],
 ) -> StateOut:
@@ -88,14 +108,16 @@ def undo(
 
 
 @router.post("/skip", response_model=StateOut, responses=responses(400, 404, 409, 413, 422, 503))
-def skip(question_id: str, body: LabelerRequest, work: Work) -> StateOut:
+def skip(question_id: PathId, body: LabelerRequest, work: Work) -> StateOut:
     """Hide the question from this labeler; two labelers' skips retire it."""
-    text = work(annotations.skip, question_id, labeler_id=body.labeler_id, reason=body.reason)
+    # A reason may quote the question; masked, it may have grown.
+    reason = mask(normalise(body.reason))[:255] if body.reason else None
+    text = work(annotations.skip, question_id, labeler_id=body.labeler_id, reason=reason)
     return StateOut(question_id=question_id, state=text.state)
 
 
 @router.post("/release", response_model=StateOut, responses=responses(400, 404, 409, 413, 422, 503))
-def release(question_id: str, body: LabelerRequest, work: Work) -> StateOut:
+def release(question_id: PathId, body: LabelerRequest, work: Work) -> StateOut:
     """Hand the question back unanswered: another labeler gets it at once."""
     text = work(annotations.release, question_id, labeler_id=body.labeler_id)
     return StateOut(question_id=question_id, state=text.state)

@@ -10,10 +10,13 @@ from sqlalchemy.orm import Session
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
+    Body,
     Cursor,
     DomainName,
     DomainQuery,
     Limit,
+    PathId,
+    SmallObject,
     Work,
     next_cursor,
     page_before,
@@ -26,17 +29,17 @@ from app.services.domains import DEFAULT
 router = APIRouter(prefix=f"{PREFIX}/batches", tags=["training"], route_class=StrictRoute)
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(Body):
     """What to train. Without `recipe` the domain's own."""
 
     domain: DomainName = DEFAULT
     description: str | None = Field(None, max_length=500)
     recipe: Literal["ngram"] | None = None
-    config: dict[str, Any] | None = Field(None, description="settings of the recipe that differ from its defaults")
+    config: SmallObject | None = Field(None, description="settings of the recipe that differ from its defaults")
     retrain: bool = Field(False, description="true: also without a new label, on all that there are")
 
 
-class RunRequest(BaseModel):
+class RunRequest(Body):
     """How to run a batch."""
 
     auto_extract_keywords: bool = Field(False, description="mine keyword rules after the batch; kept on its row")
@@ -116,7 +119,7 @@ def list_batches(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, c
 
 
 @router.get("/{batch_id}", response_model=BatchOut, responses=responses(404, 422, 503))
-def show_batch(batch_id: str, work: Work) -> BatchOut:
+def show_batch(batch_id: PathId, work: Work) -> BatchOut:
     """One batch with its progress and, if it failed, why."""
 
     def read(session: Session) -> BatchOut:
@@ -131,7 +134,7 @@ def show_batch(batch_id: str, work: Work) -> BatchOut:
     status_code=202,
     responses=responses(400, 404, 409, 413, 422, 503),
 )
-def run_batch(batch_id: str, work: Work, body: RunRequest | None = None) -> QueuedOut:
+def run_batch(batch_id: PathId, work: Work, body: RunRequest | None = None) -> QueuedOut:
     """Queue a batch: any running clock takes it within two seconds. Poll the batch for what becomes of it."""
 
     def queued(session: Session) -> QueuedOut:

@@ -1,4 +1,4 @@
-"""Read bodies from outside: bounded in size and depth, JSON to the letter, and only strings that a database can hold."""
+"""Read bodies from outside: bounded in size and depth, JSON to the letter, only strings that a database can hold."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from app.errors import BodyTooLarge, Malformed, MalformedBody
 from app.intent.text import sanitise
 
 LARGEST_INTEGER = 2**63 - 1
+LONGEST_LENGTH = 18  # digits of a Content-Length
 
 
 class BodyLimit:
@@ -29,7 +30,8 @@ class BodyLimit:
             return
         error = BodyTooLarge(f"a body may have {self._max_bytes} bytes")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._max_bytes:
+        # The length first, as below: a length of 5,000 digits is no number that Python reads.
+        if not declared.isdigit() or len(declared) > LONGEST_LENGTH or int(declared) > self._max_bytes:
             await respond(error)(scope, receive, send)
             return
         received = 0
@@ -48,10 +50,9 @@ class BodyLimit:
 class StrictRequest(Request):
     """A request whose JSON is RFC 8259's: no NaN, no integers that no column holds, no bottomless nesting.
 
-    NUL and lone surrogates in strings become U+FFFD here, at the edge: nothing behind it has to think of them.
+    NUL and lone surrogates in strings become U+FFFD here, at the edge: nothing behind it has to think of them. The
+    application's `state.max_json_depth` bounds the nesting.
     """
-
-    max_depth = 32
 
     async def json(self) -> Any:
         """The parsed body.
@@ -60,7 +61,7 @@ class StrictRequest(Request):
             MalformedBody, Malformed: with the reason, never with the content.
         """
         if not hasattr(self, "_json"):
-            self._json = parse(await self.body(), max_depth=self.max_depth)
+            self._json = parse(await self.body(), max_depth=self.app.state.max_json_depth)
         return self._json
 
 
@@ -117,7 +118,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _bounded_int(digits: str) -> int:
     # The length first: turning a million digits into a number takes the time of an attack.
-    if len(digits) > 20 or abs(value := int(digits)) > LARGEST_INTEGER:
+    if len(digits) > 20 or not -LARGEST_INTEGER - 1 <= (value := int(digits)) <= LARGEST_INTEGER:
         raise Malformed("a whole number lies outside 64 bits")
     return value
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.bodies import StrictRoute
-from app.api.dependencies import DomainName, RequestId, ServicesDep
+from app.api.dependencies import Body, DomainName, Guess, IdempotencyKey, RequestId, ServicesDep, Whole
 from app.api.problems import Problem, from_database, malformed, problem, responses
 from app.errors import IntentError, Malformed
 from app.intent.taxonomy import split
@@ -20,14 +20,11 @@ router = APIRouter(tags=["serving"], route_class=StrictRoute)
 MOST_ITEMS = 256
 DEFAULT_TOPK = 3
 
-IdempotencyKey = Annotated[
-    str | None, Header(max_length=200, pattern=r"^\S+$", description="stands in for a missing `request_id`")
-]
 UserId = Annotated[str, Field(min_length=1, max_length=255, description="kept only as a keyed hash")]
-TopK = Annotated[int, Field(ge=1, le=20)]
+TopK = Annotated[Whole, Field(ge=1, le=20)]
 
 
-class ClassifyRequest(BaseModel):
+class ClassifyRequest(Body):
     """One question."""
 
     text: str = Field(min_length=1, max_length=20_000, examples=["手机开不了机怎么办"])
@@ -38,7 +35,7 @@ class ClassifyRequest(BaseModel):
     train_allowed: bool = Field(True, description="false: this question is never trained on")
 
 
-class BatchItem(BaseModel):
+class BatchItem(Body):
     """One question of many."""
 
     text: str
@@ -46,7 +43,7 @@ class BatchItem(BaseModel):
     user_id: UserId | None = None
 
 
-class ClassifyBatchRequest(BaseModel):
+class ClassifyBatchRequest(Body):
     """Up to 256 questions: `texts`, or `items` with ids of their own. Each item answers for itself."""
 
     texts: list[Any] | None = Field(None, max_length=MOST_ITEMS, description="strings")
@@ -68,7 +65,7 @@ class AnswerOut(BaseModel):
     path: list[str]
     intents: list[str]
     confidence: float | None
-    topk: list[tuple[str, float]]
+    topk: list[Guess]
     trigger_check: bool
     method: str
     route_used: list[str]
@@ -91,16 +88,26 @@ class ClassifyBatchOut(BaseModel):
 class Answered(Protocol):
     """The log's row of an answered question, or the value that became it."""
 
-    request_id: str | None
-    question_id: str
-    intents: list[str]
-    confidence: float | None
-    topk: list[list[Any]]
-    trigger_check: bool
-    method: str
-    route_used: list[str]
-    model_version: str | None
-    latency_ms: float | None
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def question_id(self) -> str: ...
+    @property
+    def intents(self) -> list[str]: ...
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def topk(self) -> list[list[Any]]: ...
+    @property
+    def trigger_check(self) -> bool: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def route_used(self) -> list[str]: ...
+    @property
+    def model_version(self) -> str | None: ...
+    @property
+    def latency_ms(self) -> float | None: ...
 
 
 def answer(row: Answered, domain: str, topk: int) -> AnswerOut:
@@ -161,6 +168,7 @@ async def classify_batch(
         for position, item in enumerate(parsed)
         if isinstance(item, BatchItem)
     ]
+    await given.classifier.require(body.domain)
     logged = iter(await given.classifier.classify(asked))
     results = [next(logged) if isinstance(item, BatchItem) else item for item in parsed]
     return ClassifyBatchOut(results=[_result(result, body) for result in results])
@@ -181,8 +189,6 @@ def _result(result: Any, body: ClassifyBatchRequest) -> AnswerOut | ItemErrorOut
         # Nothing of the list is committed when the log is out of reach: that is the whole request's failure.
         raise from_database(result)
     if isinstance(result, IntentError):
-        if result.code == "domain_not_found":
-            raise result
         return ItemErrorOut(error=Problem(**problem(result)))
     if isinstance(result, BaseException):
         raise result

@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body
-from pydantic import BaseModel, Field
+from fastapi import APIRouter
+from fastapi import Body as BodyParameter
+from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from app.api.bodies import StrictRoute
-from app.api.dependencies import PREFIX, DomainName, DomainQuery, Work
+from app.api.dependencies import PREFIX, Body, DomainQuery, Work
 from app.api.problems import responses
 from app.db.tables import Domain, Label
 from app.errors import TaxonomyRefused
@@ -19,10 +20,10 @@ from app.services.domains import DEFAULT
 router = APIRouter(prefix=PREFIX, tags=["domains"], route_class=StrictRoute)
 
 
-class DomainRequest(BaseModel):
+class DomainRequest(Body):
     """A domain to make."""
 
-    name: DomainName = Field(examples=["aftersales"])
+    name: Annotated[str, StringConstraints(max_length=200)] = Field(examples=["aftersales"])
     task: Literal["single_label", "multi_label"] = "single_label"
     keep_text: bool = Field(True, description="false: only a keyed hash of each text is kept")
     gate: Literal["auto", "manual"] = Field("auto", description="manual: a person activates what passed")
@@ -102,7 +103,7 @@ def show_taxonomy(work: Work, domain: DomainQuery = DEFAULT) -> TaxonomyOut:
 def replace_taxonomy(
     body: Annotated[
         dict[str, Any] | list[Any],
-        Body(
+        BodyParameter(
             description='`{"root": {"硬件故障": {"电源问题": ["无法开机"]}}}`, a list of labels, or `{"labels": […]}`',
             examples=[{"root": {"硬件故障": {"电源问题": ["无法开机"]}}}],
         ),

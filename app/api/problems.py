@@ -2,15 +2,21 @@
 
 import logging
 import random
+import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import IntentError, Malformed, Unavailable
 
@@ -18,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FIELDS = 20
+RETRY_AFTER: dict[str, Any] = {
+    "Retry-After": {"description": "seconds", "required": True, "schema": {"type": "integer", "minimum": 1}}
+}
 
 
 class Problem(BaseModel):
@@ -75,8 +84,8 @@ class _Http(IntentError):
         self.code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")  # type: ignore[misc]
 
 
-def install(app: FastAPI) -> None:
-    """Render every exception of this application as a problem."""
+def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
+    """Render every exception of this application, which has these routes, as a problem."""
 
     @app.exception_handler(IntentError)
     async def _intent_error(_: Request, error: IntentError) -> JSONResponse:
@@ -87,25 +96,70 @@ def install(app: FastAPI) -> None:
         return respond(malformed(error))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
         # FastAPI wraps what reading the body raised; the caller wants the reason.
         if isinstance(error.__cause__, IntentError):
             return respond(error.__cause__)
         response = respond(_Http(error.status_code, str(error.detail)))
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(sorted(_methods_here(request, routes)))
         return response
 
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
+    @app.exception_handler(StaleDataError)
     async def _database(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
-            logger.error("statement refused", exc_info=error if error.hide_parameters else None)
+            logger.error("statement refused: %s", _trace(error))
         return respond(from_database(error))
 
-    @app.exception_handler(Exception)
-    async def _unexpected(_: Request, error: Exception) -> JSONResponse:
-        logger.error("unexpected %s", type(error).__name__, exc_info=error)
-        return respond(IntentError("something went wrong here; it has been logged"))
+
+def _methods_here(request: Request, routes: Sequence[APIRoute]) -> set[str]:
+    """The methods of this path: each has a route of its own, and the first that fits would name but its own."""
+    found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    # `/models/active` is not `/models/{version}`.
+    fewest = min((len(route.param_convertors) for route in found), default=0)
+    return {method for route in found if len(route.param_convertors) == fewest for method in route.methods or ()}
+
+
+class LastResort:
+    """Answers 500 to what nobody foresaw, and logs where it happened but not what it says.
+
+    The message of an error may quote a question, and a database's quotes the row. Raised further, the server would log
+    it whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            logger.error("unexpected %s", _trace(error))
+            # An answer that has begun cannot become another one: the server then breaks the connection.
+            if not begun:
+                await respond(IntentError("something went wrong here; it has been logged"))(scope, receive, send)
+
+
+def _trace(error: BaseException) -> str:
+    """The types of the errors, the first cause last, and the lines of code that were passed; no message of any."""
+    kinds: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(kinds) < 5:
+        kinds.append(type(cause).__name__)
+        cause = cause.__cause__ or getattr(cause, "orig", None)
+    return f"{' from '.join(kinds)}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -123,5 +177,6 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": described[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
+        | ({"headers": RETRY_AFTER} if status == 503 else {})
         for status in statuses
     }

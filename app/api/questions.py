@@ -4,13 +4,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
+    Body,
     DomainName,
+    Guess,
+    IdempotencyKey,
     LabelPath,
+    PathId,
     RequestId,
     Services,
     ServicesDep,
@@ -18,10 +33,10 @@ from app.api.dependencies import (
 )
 from app.api.problems import Problem, malformed, problem, responses
 from app.db.tables import Domain, UserQuestion
-from app.errors import DomainNotFound, IntentError, Malformed, TextRefused
+from app.errors import DomainNotFound, IntentError, TaxonomyEmpty, TextRefused, TooManyLabels
 from app.intent.questions import AskedQuestion, new_question_id
 from app.intent.text import text_hash
-from app.services import domains, intake
+from app.services import domains, intake, taxonomy
 from app.services.domains import DEFAULT
 from app.serving.classifier import cleaned
 
@@ -33,7 +48,18 @@ EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 Method = Literal["local_model", "keyword_fallback", "generative", "llm_fallback", "none"]
 
 
-class Prediction(BaseModel):
+def _written_out(value: Any) -> Any:
+    # Pydantic would also read a number, or digits in a string, as seconds or milliseconds since 1970.
+    if not isinstance(value, str) or value[4:5] != "-":
+        raise ValueError("a time with its zone, as in 2026-01-31T08:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, Strict(False), BeforeValidator(_written_out)]
+GivenGuess = Annotated[tuple[LabelPath, Annotated[float, Field(ge=0, le=1)]], Strict(False)]
+
+
+class Prediction(Body):
     """One question that another system answered."""
 
     question: str = Field(min_length=1, max_length=20_000)
@@ -44,9 +70,9 @@ class Prediction(BaseModel):
     domain: DomainName = DEFAULT
     user_id: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     model_version: Annotated[str, Field(max_length=128)] | None = None
-    asked_at: AwareDatetime | None = Field(None, description="between 2000 and tomorrow")
+    asked_at: Moment | None = Field(None, description="between 2000 and tomorrow")
     train_allowed: bool = True
-    topk: list[tuple[LabelPath, Annotated[float, Field(ge=0, le=1)]]] = Field(default_factory=list, max_length=20)
+    topk: list[GivenGuess] = Field(default_factory=list, max_length=20)
 
     @model_validator(mode="after")
     def _of_this_time(self) -> "Prediction":
@@ -55,7 +81,7 @@ class Prediction(BaseModel):
         return self
 
 
-class Predictions(BaseModel):
+class Predictions(Body):
     """Up to 1,000 of them; each item answers for itself."""
 
     questions: list[Any] = Field(max_length=MOST_ITEMS, description="objects as for a single question")
@@ -91,7 +117,7 @@ class QuestionOut(BaseModel):
     intents: list[str]
     confidence: float | None
     method: str
-    topk: list[tuple[str, float]]
+    topk: list[Guess]
     verdicts: list[dict[str, Any]]
     route_used: list[str]
     trigger_check: bool
@@ -113,21 +139,38 @@ class QuestionOut(BaseModel):
 _PREDICTION = TypeAdapter(Prediction)
 
 
+def _one_or_many(body: Any) -> str:
+    many = "questions" in body if isinstance(body, dict) else isinstance(body, Predictions)
+    return "many" if many else "one"
+
+
+# Told apart before anything is checked: otherwise a mistake in one form is reported as one in both.
+OneOrMany = Annotated[
+    Annotated[Prediction, Tag("one")] | Annotated[Predictions, Tag("many")], Discriminator(_one_or_many)
+]
+
+
 @router.post(
     "/questions",
     response_model=LoggedOut | LoggedManyOut,
-    responses={200: {"description": "Logged, or logged before"}, 201: {"model": LoggedOut}}
-    | responses(400, 404, 413, 422, 503),
+    responses=responses(400, 404, 413, 422, 503)
+    | {
+        200: {"description": "Many, each with its own result; or one that was logged before"},
+        201: {"model": LoggedOut, "description": "Logged"},
+    },
 )
-def log_questions(body: Predictions | Prediction, given: ServicesDep, response: Response) -> Any:
+def log_questions(
+    body: OneOrMany, given: ServicesDep, response: Response, idempotency_key: IdempotencyKey = None
+) -> Any:
     """Log one prediction (201), or up to 1,000 in one transaction (200, each with its own result)."""
     if isinstance(body, Prediction):
-        [logged] = _log(given, [body])
+        [logged] = _log(given, [_identified(body, idempotency_key)])
         if isinstance(logged, IntentError):
             raise logged
         response.status_code = 201 if logged.status == "created" else 200
         return logged
-    items = [_parse(raw) for raw in body.questions]
+    keys = [f"{idempotency_key}#{position}" if idempotency_key else None for position in range(len(body.questions))]
+    items = [_parse(raw, key) for raw, key in zip(body.questions, keys, strict=True)]
     results = iter(_log(given, [item for item in items if isinstance(item, Prediction)]))
     answers = [next(results) if isinstance(item, Prediction) else item for item in items]
     return LoggedManyOut(
@@ -139,7 +182,7 @@ def log_questions(body: Predictions | Prediction, given: ServicesDep, response: 
 
 
 @router.get("/questions/{question_id}", response_model=QuestionOut, responses=responses(404, 422, 503))
-def show_question(question_id: str, work: Work) -> QuestionOut:
+def show_question(question_id: PathId, work: Work) -> QuestionOut:
     """One question with all that is known of it."""
     return work.read(_show, question_id)
 
@@ -151,11 +194,17 @@ def _show(session: Any, question_id: str) -> QuestionOut:
     return QuestionOut(domain=domain.name, **fields)
 
 
-def _parse(raw: Any) -> Prediction | IntentError:
+def _parse(raw: Any, key: str | None) -> Prediction | IntentError:
     try:
-        return _PREDICTION.validate_python(raw)
+        return _identified(_PREDICTION.validate_python(raw), key)
     except ValidationError as error:
         return malformed(error)
+    except DomainNotFound as error:
+        return error
+
+
+def _identified(prediction: Prediction, key: str | None) -> Prediction:
+    return prediction if prediction.request_id or not key else prediction.model_copy(update={"request_id": key})
 
 
 def _log(given: Services, predictions: list[Prediction]) -> list[LoggedOut | IntentError]:
@@ -171,7 +220,7 @@ def _asked(given: Services, prediction: Prediction, domain: Domain | None) -> As
     if domain is None:
         return DomainNotFound("there is no domain of this name")
     if len(prediction.intents) > 1 and domain.task == "single_label":
-        return Malformed(f"domain {domain.name!r} takes one intent, written as its full path")
+        return _too_many(given, domain, prediction.intents)
     try:
         text = cleaned(prediction.question)
     except TextRefused as error:
@@ -194,6 +243,17 @@ def _asked(given: Services, prediction: Prediction, domain: Domain | None) -> As
         trigger_check=not prediction.intents,
         model_version=prediction.model_version,
     )
+
+
+def _too_many(given: Services, domain: Domain, intents: list[str]) -> IntentError:
+    """Why several intents are refused: often they are the levels of one label, and then it is named."""
+    try:
+        given.work.read(taxonomy.resolve, domain, intents)
+    except TaxonomyEmpty:
+        pass
+    except IntentError as error:
+        return error
+    return TooManyLabels(f"domain {domain.name!r} takes one intent, written as its full path")
 
 
 def _best_alone(prediction: Prediction) -> list[list[Any]]:

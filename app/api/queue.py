@@ -11,6 +11,7 @@ from app.api.dependencies import (
     LABELER_PATTERN,
     PREFIX,
     DomainQuery,
+    Guess,
     ServicesDep,
     Work,
 )
@@ -29,7 +30,7 @@ class QueueItemOut(BaseModel):
     count: int
     intents: list[str]
     confidence: float | None
-    topk: list[tuple[str, float]]
+    topk: list[Guess]
     priority: float
     reason: str | None
     strategy: str | None

@@ -10,12 +10,15 @@ from sqlalchemy.orm import Session
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
+    Body,
     Cursor,
     DomainName,
     DomainQuery,
     LabelerId,
     Limit,
+    PathId,
     Short,
+    Whole,
     Work,
     next_cursor,
     page_before,
@@ -76,22 +79,22 @@ class VersionsOut(BaseModel):
     next_cursor: str | None
 
 
-class ActivateRequest(BaseModel):
+class ActivateRequest(Body):
     """Who flips, and why. `epoch`: refuse when another flip came since this one was seen."""
 
     reason: Short = "activated by hand"
     by: LabelerId = "person"
-    epoch: int | None = Field(None, ge=0)
+    epoch: Whole | None = Field(None, ge=0)
     force: bool = Field(False, description="true: also a version that the gate refused")
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(Body):
     """Which domain goes back, who says so, and why."""
 
     domain: DomainName = DEFAULT
     reason: Short = "rolled back by hand"
     by: LabelerId = "person"
-    epoch: int | None = Field(None, ge=0)
+    epoch: Whole | None = Field(None, ge=0)
 
 
 class ActivationOut(BaseModel):
@@ -143,7 +146,7 @@ def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
 
 
 @router.get("/{version}", response_model=VersionOut, responses=responses(404, 422, 503))
-def show_version(version: str, work: Work) -> VersionOut:
+def show_version(version: PathId, work: Work) -> VersionOut:
     """One version with its evaluation."""
 
     def read(session: Session) -> VersionOut:
@@ -167,7 +170,7 @@ def rollback(work: Work, body: RollbackRequest | None = None) -> ActivationOut:
 
 
 @router.post("/{version}/activate", response_model=ActivationOut, responses=responses(400, 404, 409, 413, 422, 503))
-def activate(version: str, work: Work, body: ActivateRequest | None = None) -> ActivationOut:
+def activate(version: PathId, work: Work, body: ActivateRequest | None = None) -> ActivationOut:
     """Serve this version from now on: every running service has it within a second."""
     asked = body or ActivateRequest.model_validate({})
 

@@ -34,6 +34,7 @@ def demo(
         Path | None,
         typer.Option(help="keep the data here  [default: a folder that is removed, or demo-data with --keep]"),
     ] = None,
+    labels: Annotated[int, typer.Option(min=130, help="labels that the labeler gives; fewer end sooner")] = 900,
     seed: Annotated[int, typer.Option(help="order of the questions")] = 0,
 ) -> None:
     """Run the loop on the bundled sample domain, over HTTP alone, in about a minute and a half.
@@ -55,7 +56,7 @@ def demo(
         )
         raise typer.Exit(USAGE)
     try:
-        failed = _run(console, keep=keep, port=port, data_dir=data_dir, seed=seed)
+        failed = _run(console, Pace(labels=labels), keep=keep, port=port, data_dir=data_dir, seed=seed)
     except LoopFailed as error:
         typer.echo(f"the demo failed: {error}", err=True)
         raise typer.Exit(FAILED) from error
@@ -63,9 +64,8 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def _run(console: Console, *, keep: bool, port: int | None, data_dir: Path | None, seed: int) -> int:
+def _run(console: Console, pace: Pace, *, keep: bool, port: int | None, data_dir: Path | None, seed: int) -> int:
     """The number of failed requests."""
-    pace = Pace()
     with ExitStack() as stack:
         stack.enter_context(ended_by_signals())
         folder = stack.enter_context(_folder(data_dir))

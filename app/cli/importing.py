@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import Progress
 
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
@@ -34,6 +35,8 @@ def import_labelled(
     """Take labelled texts from elsewhere: `text`/`label`, `text`/`labels` (levels) or `user_input`/`intent_code`.
 
     A good row goes in, a bad one is reported with its line. Run it again after a break: what is in stays as it is.
+
+    Exit status: 0 every row is in, 1 some were refused or the file cannot be read.
     """
     with database(settings()) as work:
         try:
@@ -47,7 +50,7 @@ def import_labelled(
             ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts.items())) or "The file is empty."
         )
         for line, reason in report.refused[:MOST_SHOWN]:
-            console.print(f"  line {line}: {reason}")
+            console.print(f"  line {line}: {reason}", markup=False)
         if (hidden := report.counts["refused"] - min(MOST_SHOWN, len(report.refused))) > 0:
             console.print(f"  … and {hidden} more")
     if report.counts["refused"]:
@@ -56,13 +59,16 @@ def import_labelled(
 
 def _take_in(work: UnitOfWork, file: Path, domain: str, create_labels: bool) -> imports.ImportReport:
     total = imports.ImportReport()
-    with Progress(console=console, transient=True) as progress:
+    # On standard error: standard output is the report.
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("importing", total=None)
         for slice_ in _slices(file, total):
             report = work(imports.take_in, domain, slice_, create_labels=create_labels)
             total.counts += report.counts
             total.refused += report.refused[: total.MOST_REASONS - len(total.refused)]
             progress.advance(bar, len(slice_))
+    # The reader reports rows before those of the same slice are taken in.
+    total.refused.sort()
     return total
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.orm import Session
 
@@ -16,7 +17,11 @@ ReasonOption = Annotated[str, typer.Option(help="Kept with the flip.")]
 
 
 @app.command("list")
-def list_models(domain: DomainOption = domains.DEFAULT, limit: int = 20, as_json: JsonOption = False) -> None:
+def list_models(
+    domain: DomainOption = domains.DEFAULT,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
     """Print the versions of a domain, the newest first."""
 
     def read(session: Session) -> list[dict[str, Any]]:
@@ -39,7 +44,7 @@ def list_models(domain: DomainOption = domains.DEFAULT, limit: int = 20, as_json
             figure(row["macro_f1"]),
             figure(row["accuracy"]),
             f"{row['created_at']:%Y-%m-%d %H:%M}",
-            row["reason"] or "",
+            escape(row["reason"] or ""),
         )
     console.print(table)
 
@@ -70,7 +75,8 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
     else:
         console.print(
             f"{shown['version']}, epoch {shown['epoch']}, threshold {shown['threshold']:.2f}, "
-            f"by {shown['activated_by']}: {shown['reason']}"
+            f"by {shown['activated_by']}: {shown['reason']}",
+            markup=False,
         )
 
 
@@ -78,7 +84,8 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
 def activate_model(
     version: Annotated[str, typer.Argument(help="Name of the version.")],
     reason: ReasonOption = "activated by hand",
-    force: Annotated[bool, typer.Option(help="Also a version that the gate refused.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a version that the gate refused.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Serve a version from now on; every running service has it within a second."""
 
@@ -86,11 +93,19 @@ def activate_model(
         return activations.activate(session, version, by="command line", reason=reason, force=force).epoch
 
     with database(settings()) as work:
-        console.print(f"{version} serves, epoch {work(flip)}.")
+        epoch = work(flip)
+    if as_json:
+        print_json({"version": version, "epoch": epoch})
+    else:
+        console.print(f"{version} serves, epoch {epoch}.")
 
 
 @app.command("rollback")
-def rollback_model(domain: DomainOption = domains.DEFAULT, reason: ReasonOption = "rolled back by hand") -> None:
+def rollback_model(
+    domain: DomainOption = domains.DEFAULT,
+    reason: ReasonOption = "rolled back by hand",
+    as_json: JsonOption = False,
+) -> None:
     """Serve the version before this one again, exactly as it was. Once more goes one further back."""
 
     def back(session: Session) -> tuple[str, int]:
@@ -100,7 +115,10 @@ def rollback_model(domain: DomainOption = domains.DEFAULT, reason: ReasonOption 
 
     with database(settings()) as work:
         name, epoch = work(back)
-    console.print(f"{name} serves again, epoch {epoch}.")
+    if as_json:
+        print_json({"version": name, "epoch": epoch})
+    else:
+        console.print(f"{name} serves again, epoch {epoch}.")
 
 
 def figure(value: Any) -> str:

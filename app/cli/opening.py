@@ -4,10 +4,13 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from sqlalchemy import Engine
+from sqlalchemy.exc import ArgumentError
 
 from app.db.schema import is_current
 from app.db.session import UnitOfWork, connect
@@ -44,7 +47,7 @@ def database(given: Settings) -> Iterator[UnitOfWork]:
     """
     if given.database_url is None and not (given.data_dir / "intentloop.db").exists():
         raise SetupError(f"there is no database in {given.data_dir}: run `intentloop migrate` first")
-    engine = connect(given.url)
+    engine = reach(given)
     try:
         if not is_current(engine):
             raise SetupError("the database has another schema than this release: run `intentloop migrate`")
@@ -53,6 +56,29 @@ def database(given: Settings) -> Iterator[UnitOfWork]:
         engine.dispose()
 
 
+def reach(given: Settings) -> Engine:
+    """The engine for the settings' URL; nothing is opened yet.
+
+    Raises:
+        SetupError: no database can be meant by it, or its driver is not installed.
+    """
+    try:
+        return connect(given.url)
+    except (ArgumentError, ValueError) as error:
+        # The URL may hold a password: it is not repeated.
+        raise SetupError(
+            "INTENTLOOP_DATABASE_URL is no database URL; sqlite:///…, postgresql://… or mysql://…"
+        ) from error
+    except ImportError as error:
+        raise SetupError(f"the database needs the package {error.name}, which is not installed") from error
+
+
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+    """One JSON document on standard output; times are UTC with Z."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(value)

@@ -1,30 +1,31 @@
-"""Run it: service, clock, both, one job, and the migrations."""
+"""Run it: service, clock, both, one job, and the migrations.
+
+What takes a second to import (the web framework, the statistics of the gate) is imported by the command that needs it.
+"""
 
 import ipaddress
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 
-from app.cli.opening import JsonOption, console, database, log_to_stderr, print_json, settings
+from app.cli.opening import JsonOption, console, database, log_to_stderr, print_json, reach, settings
 from app.db.schema import migrate as migrate_schema
-from app.db.session import UnitOfWork, connect
-from app.errors import SetupError
-from app.main import create_app, opening_rule
+from app.db.session import UnitOfWork
+from app.errors import IntentError, SetupError
 from app.services import domains
 from app.settings import Settings
-from jobs.clock import Clock
 from jobs.context import JobContext
 from jobs.ledger import Ledger
+from jobs.reasons import in_words
 from jobs.timetable import TIMETABLE
-from jobs.training import train_next
 
 app = typer.Typer()
 logger = logging.getLogger(__name__)
@@ -46,38 +47,48 @@ def migrate() -> None:
 
 @app.command()
 def serve(host: HostOption = None, port: PortOption = None) -> None:
-    """Run the service: it classifies, logs, and hands questions to labelers. Trains nothing: see `clock`."""
+    """Run the service: it classifies, logs, and hands questions to labelers. Trains nothing: see `clock`.
+
+    SIGTERM ends it in order: what was accepted is answered first. Exit status: 0 stopped, 1 it could not start.
+    """
+    import uvicorn
+
+    from app.main import create_app
+
     given = settings(host=host, port=port)
     log_to_stderr()
     with database(given):
         pass
     _warn_if_open(given)
+    listener = _listener(given)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(given),
-            host=given.host,
-            port=given.port,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            create_app(given), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
         )
     )
-    logger.info("listening on http://%s:%d (API: /docs)", given.host, given.port)
-    server.run()
+    logger.info("listening on http://%s:%d (API: /docs)", given.host, listener.getsockname()[1])
+    # The server stops in order at a signal, and then raises it again for whoever was there before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
     if not server.started:
-        raise SetupError(f"the service could not start on {given.host}:{given.port}")
+        raise SetupError("the service could not start; the lines above say why")
 
 
 @app.command()
 def clock() -> None:
-    """Run the clock: it selects questions, opens batches, trains, proves and flips. Two on one database are safe."""
+    """Run the clock: it selects questions, opens batches, trains, proves and flips. Two on one database are safe.
+
+    SIGTERM ends it in order: a batch that trains is given back whole, for another clock or the next start.
+    """
+    from jobs.clock import Clock
+
     given = settings()
+    _check_timetable(given)
     log_to_stderr()
+    stop = _stopped_by_signals()
     with database(given) as work:
         keeper = Clock(context(given, work))
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
         keeper.start()
         logger.info("the clock runs: %s", ", ".join(f"{n} at {e.cron(given)!r}" for n, e in TIMETABLE.items()))
         while not stop.wait(1.0):
@@ -87,15 +98,16 @@ def clock() -> None:
 
 @app.command()
 def up(host: HostOption = None, port: PortOption = None) -> None:
-    """Run everything on one machine: migrate, then service and clock together until Ctrl-C."""
+    """Run everything on one machine: migrate, then service and clock together until Ctrl-C.
+
+    A clock that dies is started again. Exit status: 0 stopped, 1 the service could not start or died.
+    """
     given = settings(host=host, port=port)
+    _check_timetable(given)
     log_to_stderr()
+    stop = _stopped_by_signals()
     _migrate(given)
-    arguments = ["--host", given.host, "--port", str(given.port)]
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    service = _start("serve", *arguments)
+    service = _start("serve", "--host", given.host, "--port", str(given.port))
     keeper = _start("clock")
     try:
         while not stop.wait(0.2):
@@ -103,7 +115,8 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
                 raise SetupError(f"the service ended with status {service.returncode}")
             if keeper.poll() is not None:
                 logger.error("the clock ended with status %s; it is started again", keeper.returncode)
-                time.sleep(RESTART_SECONDS)
+                if stop.wait(RESTART_SECONDS):
+                    break
                 keeper = _start("clock")
     finally:
         for process in (service, keeper):
@@ -118,28 +131,84 @@ def job(
 ) -> None:
     """Run one job now, in this process, and record it like any other run.
 
-    `train_model` opens the batches that are due and trains everything that is queued.
+    `train_model` opens the batches that are due and trains everything that is queued. SIGTERM and Ctrl-C give the
+    batch that trains back whole. Exit status: 0 done, 1 the job failed or was stopped.
     """
     if name not in TIMETABLE:
         raise typer.BadParameter(f"there is no job {name!r}; there are {', '.join(TIMETABLE)}")
     given = settings()
     log_to_stderr(logging.WARNING)
     with database(given) as work:
-        within = context(given, work)
-        detail: dict[str, Any] = Ledger(within).run(name, datetime.now(UTC)) or {}
-        if name == "train_model":
-            trained = []
-            while (batch_id := train_next(within)) is not None:
-                trained.append(batch_id)
-            detail["trained"] = trained
+        within = replace(context(given, work), stopping=_stopped_by_signals())
+        detail = _run_job(within, name)
     if as_json:
         print_json(detail)
     else:
-        console.print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in detail.items()))
+        console.print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in detail.items()), markup=False)
+    if within.stopping.is_set():
+        raise IntentError(f"{name} was stopped")
+
+
+def _run_job(within: JobContext, name: str) -> dict[str, Any]:
+    from jobs.training import train_next
+
+    ledger = Ledger(within)
+    with ledger.beating():
+        run_id = ledger.take(name, datetime.now(UTC))
+        if run_id is None:
+            raise IntentError("another process ran this job in the same microsecond")
+        try:
+            detail = dict(ledger.run(name, run_id))
+        except Exception as error:
+            raise IntentError(f"{name} failed: {in_words(error)}") from error
+        if name == "train_model":
+            trained = []
+            while not within.stopping.is_set() and (batch_id := train_next(within)) is not None:
+                trained.append(batch_id)
+            detail["trained"] = trained
+    return detail
+
+
+def _stopped_by_signals() -> threading.Event:
+    """Set by SIGTERM and SIGINT, from now on."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _check_timetable(given: Settings) -> None:
+    """Say at once what is wrong: a clock that cannot start would be started again for ever."""
+    try:
+        for entry in TIMETABLE.values():
+            entry.slots(given)
+    except SetupError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+def _listener(given: Settings) -> socket.socket:
+    """A bound socket, so that a taken port is one sentence, and port 0 is a port that can be named.
+
+    Raises:
+        SetupError: the address cannot be listened on.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            given.host, given.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SetupError(f"the service cannot listen on {given.host}:{given.port}: {error.strerror}") from error
+    return listener
 
 
 def context(given: Settings, work: UnitOfWork) -> JobContext:
     """What jobs get in this process."""
+    from app.main import opening_rule
+
     given.artifacts.mkdir(parents=True, exist_ok=True)
     return JobContext(given, work, opening_rule(given))
 
@@ -147,7 +216,7 @@ def context(given: Settings, work: UnitOfWork) -> JobContext:
 def _migrate(given: Settings) -> None:
     given.data_dir.mkdir(parents=True, exist_ok=True)
     given.artifacts.mkdir(parents=True, exist_ok=True)
-    engine = connect(given.url)
+    engine = reach(given)
     try:
         migrate_schema(engine)
         UnitOfWork(engine)(domains.ensure_default)

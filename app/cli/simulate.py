@@ -71,7 +71,8 @@ def simulate(
         _ERRORS.print(f"the loop failed: {error}", style="red")
         raise typer.Exit(FAILED) from error
     if plot is not None:
-        draw(outcome.curve, plot, title=f"{train.name}: what the loop learns", test_size=len(test_rows))
+        title = f"{train.resolve().parent.name}/{train.name}: what the loop learned"
+        draw(outcome.curve, plot, title=title, test_size=len(test_rows))
     figures = summary(outcome.curve, labels=outcome.labels, versions=outcome.versions, failed_requests=failed)
     if as_json:
         sys.stdout.write(json_line(figures) + "\n")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from rich.markup import escape
 from rich.tree import Tree
 from sqlalchemy.orm import Session
 
@@ -23,6 +24,7 @@ MOST_BYTES = 16 * 1024 * 1024
 def import_taxonomy(
     file: Annotated[Path, typer.Argument(help="labels.yaml or .json.", exists=True, dir_okay=False)],
     domain: DomainOption = domains.DEFAULT,
+    as_json: JsonOption = False,
 ) -> None:
     """Make these the labels of a domain: new ones are added, known ones keep their id, missing ones are retired.
 
@@ -37,7 +39,11 @@ def import_taxonomy(
         return len(taxonomy.replace(session, domains.locked(session, domain), specs))
 
     with database(settings()) as work:
-        console.print(f"Domain {domain} has {work(replace)} labels.")
+        count = work(replace)
+    if as_json:
+        print_json({"domain": domain, "labels": count})
+    else:
+        console.print(f"Domain {domain} has {count} labels.")
 
 
 @app.command("show")
@@ -58,7 +64,7 @@ def show_taxonomy(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = 
         levels = tuple(split(path))
         for depth in range(1, len(levels) + 1):
             if levels[:depth] not in branches:
-                branches[levels[:depth]] = branches[levels[: depth - 1]].add(levels[depth - 1])
+                branches[levels[:depth]] = branches[levels[: depth - 1]].add(escape(levels[depth - 1]))
     console.print(tree)
 
 
@@ -73,5 +79,5 @@ def read_document(file: Path) -> Any:
     try:
         content = file.read_text(encoding="utf-8-sig")
         return json.loads(content) if file.suffix == ".json" else yaml.safe_load(content)
-    except (UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise TaxonomyRefused(f"{file} cannot be read: {type(error).__name__}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise TaxonomyRefused(f"{file} is no YAML or JSON that can be read: {type(error).__name__}") from error

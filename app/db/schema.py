@@ -27,7 +27,8 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     SQLite and PostgreSQL change the schema in one transaction. MySQL and MariaDB commit each statement by itself: a
     migration that broke off is finished by hand, which is why each of ours has few statements.
     """
-    with engine.begin() as connection, database_lock(connection, LOCK):
+    # The lock outlives the transaction: whoever gets it next must find what was committed.
+    with database_lock(engine, LOCK), engine.begin() as connection:
         config = configuration()
         config.attributes["connection"] = connection
         if revision == "base" or revision.startswith("-"):

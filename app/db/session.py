@@ -1,5 +1,6 @@
 """Reach the database, and run one unit of work in one transaction: the only place that commits."""
 
+import hashlib
 import json
 import logging
 import random
@@ -12,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,14 +22,18 @@ logger = logging.getLogger(__name__)
 
 READ_ONLY = "intentloop_read_only"
 TRIES = 6
-LONGEST_RETRY_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 2.0
+# A caller that waited for a lock until the database gave up has waited long enough: no second wait of that length.
+LAST_RETRY_SECONDS = 5.0
 SQLITE_BUSY_SECONDS = 10.0
 POOL_SIZE = 20
 
-# What the same transaction, run again, may well not meet again: serialisation failure and deadlock (PostgreSQL), deadlock
-# and lock wait timeout (MySQL).
+# What the same transaction, run again, may well not meet again: serialisation failure and deadlock (PostgreSQL);
+# deadlock and lock wait timeout (MySQL).
 _TRANSIENT_SQLSTATES = {"40001", "40P01"}
 _TRANSIENT_MYSQL_CODES = {1213, 1205, 1020}
+_UNIQUE_SQLSTATE = "23505"
+_UNIQUE_MYSQL_CODE = 1062
 
 
 def connect(url: str) -> Engine:
@@ -110,20 +116,22 @@ class UnitOfWork:
     def __call__(self, service: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`service(session, *args, **kwargs)`, committed.
 
-        A deadlock, a serialisation failure or a unique key that another transaction took first repeats the whole
-        service, which then sees what the other wrote. Statements are never repeated alone: half of a transaction is
-        gone by then.
+        A deadlock, a serialisation failure, a unique key that another transaction took first or a row that it deleted
+        repeats the whole service, which then sees what the other wrote. Statements are never repeated alone: half of a
+        transaction is gone by then.
         """
+        started = time.monotonic()
         for attempt in range(1, TRIES + 1):
             try:
                 with transaction(self.engine) as session:
                     return service(session, *args, **kwargs)
-            except DBAPIError as error:
-                if attempt == TRIES or not is_transient(error):
+            except (DBAPIError, StaleDataError) as error:
+                if attempt == TRIES or time.monotonic() - started > LAST_RETRY_SECONDS or not is_transient(error):
                     raise
-                logger.info("transaction %s repeated: %s", service.__name__, type(error.orig).__name__)
+                cause = error.orig if isinstance(error, DBAPIError) else error
+                logger.info("transaction %s repeated: %s", _name(service), type(cause).__name__)
                 # Full jitter, so that those who collided do not meet again.
-                time.sleep(random.uniform(0, min(LONGEST_RETRY_SECONDS, 0.01 * 2**attempt)))
+                time.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.01 * 2**attempt)))
         raise AssertionError("unreachable")
 
     def read(self, service: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -132,19 +140,37 @@ class UnitOfWork:
             return service(session, *args, **kwargs)
 
 
-def is_transient(error: DBAPIError) -> bool:
+def _name(service: Callable[..., Any]) -> str:
+    return getattr(service, "__name__", type(service).__name__)
+
+
+def is_transient(error: DBAPIError | StaleDataError) -> bool:
     """Whether the same transaction may succeed when it is run again."""
-    if isinstance(error, IntegrityError):
+    if isinstance(error, StaleDataError):
         return True
     original = error.orig
+    if isinstance(error, IntegrityError):
+        return _is_unique_violation(original)
     if getattr(original, "sqlstate", None) in _TRANSIENT_SQLSTATES:
         return True
     code = original.args[0] if original is not None and original.args else None
     return code in _TRANSIENT_MYSQL_CODES or "database is locked" in str(original)
 
 
+def _is_unique_violation(original: BaseException | None) -> bool:
+    """Whether a unique key was taken; a value that a constraint refuses is refused again."""
+    if original is None:
+        return False
+    code = original.args[0] if original.args else None
+    return (
+        getattr(original, "sqlstate", None) == _UNIQUE_SQLSTATE
+        or code == _UNIQUE_MYSQL_CODE
+        or "UNIQUE constraint failed" in str(original)
+    )
+
+
 def database_time(session: Session) -> datetime:
-    """Now, by the clock that all replicas share: leases and heartbeats are compared with it, never with a replica's own.
+    """Now, by the clock that all replicas share: leases and heartbeats are never compared with a replica's own.
 
     An SQLite file lives on one machine, whose clock is the shared one.
     """
@@ -159,33 +185,31 @@ def database_time(session: Session) -> datetime:
 
 
 @contextmanager
-def database_lock(connection: Connection, name: str, *, timeout_seconds: int = 60) -> Iterator[None]:
+def database_lock(engine: Engine, name: str, *, timeout_seconds: float = 60.0) -> Iterator[None]:
     """Hold a lock that every process on this database respects; SQLite's is the write lock of its migration itself.
+
+    The lock lives on a connection of its own, so that it can be kept until the work under it is committed.
 
     Raises:
         TimeoutError: another process held it for `timeout_seconds`.
     """
-    dialect = connection.dialect.name
-    if dialect == "postgresql":
-        key = int.from_bytes(name.encode()[:7], "big")
+    dialect = engine.dialect.name
+    if dialect == "sqlite":
+        yield
+        return
+    # Without a transaction: one that idles while the work goes on would be ended by the server, and the lock with it.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as keeper:
+        if dialect == "postgresql":
+            take, give_back = "SELECT pg_try_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"
+            key: int | str = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        else:
+            take, give_back, key = "SELECT GET_LOCK(:key, 0)", "SELECT RELEASE_LOCK(:key)", name
         deadline = time.monotonic() + timeout_seconds
-        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar():
+        while not keeper.execute(text(take), {"key": key}).scalar():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"another process held the lock {name!r} for {timeout_seconds} s")
+                raise TimeoutError(f"another process held the lock {name!r} for {timeout_seconds:g} s")
             time.sleep(0.1)
         try:
             yield
         finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-    elif dialect in ("mysql", "mariadb"):
-        got = connection.execute(
-            text("SELECT GET_LOCK(:name, :wait)"), {"name": name, "wait": timeout_seconds}
-        ).scalar()
-        if got != 1:
-            raise TimeoutError(f"another process held the lock {name!r} for {timeout_seconds} s")
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
-    else:
-        yield
+            keeper.execute(text(give_back), {"key": key})

@@ -1,1 +1,1 @@
-"""What may happen to the rows: one function is one unit of work, with the session first; only `app.db.session` commits."""
+"""What may happen to the rows: one function is one unit of work; only `app.db.session` commits."""

@@ -48,7 +48,7 @@ def rollback(
 ) -> ModelActivation:
     """Go back to the version before the current one in the history of activations, one more with each call.
 
-    What is left is never activated by itself again.
+    What is left is never activated by itself again, and versions that could not be loaded are passed over.
 
     Raises:
         DomainNotFound.
@@ -57,13 +57,7 @@ def rollback(
     """
     domain = domains.locked(session, domain_name)
     _refuse_stale(domain, seen_epoch)
-    history = session.execute(
-        select(ModelActivation.epoch, ModelActivation.version_id, ModelActivation.kind)
-        .where(ModelActivation.domain_id == domain.id)
-        .order_by(ModelActivation.epoch)
-    ).all()
-    target_id = rollback_target([(row.epoch, row.version_id, row.kind) for row in history])
-    target = session.get(ModelVersion, target_id) if target_id is not None else None
+    target = _version_before(session, domain)
     if target is None:
         raise NothingToRollBack(f"no version of domain {domain_name!r} was active before the current one")
     left = session.get(ModelVersion, domain.active_version_id)
@@ -142,6 +136,26 @@ def current(session: Session, domain: Domain) -> ModelActivation:
 def _refuse_stale(domain: Domain, seen_epoch: int | None) -> None:
     if seen_epoch is not None and seen_epoch != domain.epoch:
         raise StaleEpoch(f"epoch {seen_epoch} was seen, {domain.epoch} stands now", epoch=domain.epoch)
+
+
+def _version_before(session: Session, domain: Domain) -> ModelVersion | None:
+    history = [
+        (epoch, version_id, kind)
+        for epoch, version_id, kind in session.execute(
+            select(ModelActivation.epoch, ModelActivation.version_id, ModelActivation.kind).where(
+                ModelActivation.domain_id == domain.id
+            )
+        )
+    ]
+    epoch = domain.epoch
+    while (target_id := rollback_target(history)) is not None:
+        target = session.get(ModelVersion, target_id)
+        if target is not None and target.status != "failed" and target.id != domain.active_version_id:
+            return target
+        # As if it had been gone back to and left again; the active one stands below one that was passed over before.
+        epoch += 1
+        history.append((epoch, target_id, "rollback"))
+    return None
 
 
 def _threshold_as_it_was(session: Session, domain_id: int, version_id: int) -> float:

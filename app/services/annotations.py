@@ -19,7 +19,7 @@ from app.errors import (
     Retired,
     TaxonomyEmpty,
 )
-from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy
+from app.intent.taxonomy import SEPARATOR, TaxonomyInvalid, parse_taxonomy
 from app.services import domains, intake, taxonomy, texts
 
 # Beyond so many twins one statement would hold the labeler up: the clock brings them the label.
@@ -52,15 +52,15 @@ def submit(
 ) -> Submitted:
     """Label the text of a question, and with it all its twins.
 
-    A labeler's second answer replaces their first. Another's answer, or a text that another holds, is replaced only when
-    `supersedes` names the annotation that counts now.
+    A labeler's second answer replaces their first. Another's answer is replaced only when `supersedes` names the
+    annotation that counts now.
 
     Raises:
         NotFound, NoTexts, Leased, AlreadyLabelled, and what `taxonomy.resolve` raises.
     """
     text = _text_for_update(session, question_id)
     domain = _domain(session, text)
-    label = _resolve(session, domain, correct_intent, proposed_label)
+    label, proposed_label = _resolve(session, domain, correct_intent, proposed_label)
     _refuse_if_not_mine(session, text, labeler_id, supersedes)
     annotation = Annotation(
         domain_id=domain.id,
@@ -100,7 +100,6 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
         # A batch that holds the old label keeps it, frozen; the new one waits for the next batch.
         text.training_status, text.claimed_by = "pending", None
     _end_lease(session, text)
-    session.flush()
     return _project(session, text)
 
 
@@ -134,10 +133,9 @@ def undo(session: Session, question_id: str, *, labeler_id: str) -> Text:
             _clear(session, text)
         else:
             apply(session, text, before)
-    elif text.state == "skipped":
+    elif text.state == "skipped" and len(_skippers(session, text.id)) < SKIPS_THAT_RETIRE:
         text.state, text.training_status = "unlabelled", "pending"
         _requeue(text)
-        session.flush()
         _project(session, text)
     return text
 
@@ -170,7 +168,6 @@ def skip(session: Session, question_id: str, *, labeler_id: str, reason: str | N
     session.flush()
     if len(_skippers(session, text.id)) >= SKIPS_THAT_RETIRE:
         text.state, text.training_status, text.priority = "skipped", "skipped", None
-        session.flush()
         _project(session, text)
     return text
 
@@ -198,7 +195,7 @@ def _text_for_update(session: Session, question_id: str) -> Text:
             session.refresh(question, with_for_update=True)
         else:
             session.refresh(question)
-    text = session.get(Text, question.text_id, with_for_update=True, populate_existing=True)
+    text = session.get(Text, question.text_id, with_for_update={"key_share": True}, populate_existing=True)
     if text is None:
         raise AssertionError(f"question {question_id} has lost its text")
     return text
@@ -213,30 +210,41 @@ def _domain(session: Session, text: Text) -> Domain:
     return domain
 
 
-def _resolve(session: Session, domain: Domain, correct_intent: Sequence[str], proposed_label: str | None) -> Label:
+def _resolve(
+    session: Session, domain: Domain, correct_intent: Sequence[str], proposed_label: str | None
+) -> tuple[Label, str | None]:
+    """The label to store, and the proposal that goes with it, written as a label is."""
     if proposed_label is None:
-        return taxonomy.resolve(session, domain, correct_intent)
+        return taxonomy.resolve(session, domain, correct_intent), None
     if list(correct_intent) not in ([], [taxonomy.OTHER]):
         raise Malformed(f"a proposed label is given with correct_intent [{taxonomy.OTHER!r}]")
     try:
-        parse_taxonomy([proposed_label])
+        (spec,) = parse_taxonomy([proposed_label])
     except TaxonomyInvalid as error:
         raise Malformed(f"the proposed label cannot be a label: {error}") from error
-    if not taxonomy.active(session, domain.id):
+    # Locked, so that of two who bring the last proposals one sees the other's.
+    domain = domains.locked(session, domain.name)
+    known = {label.path: label for label in taxonomy.active(session, domain.id)}
+    if not known:
         raise TaxonomyEmpty(f"domain {domain.name!r} has no labels yet: import its taxonomy first")
-    return taxonomy.add(session, domains.locked(session, domain.name), taxonomy.OTHER)
+    if spec.path in known:
+        # Enough others proposed it meanwhile: it is a label by now.
+        return known[spec.path], None
+    for path in known:
+        if path.startswith(spec.path + SEPARATOR) or spec.path.startswith(path + SEPARATOR):
+            raise Malformed(f"the proposed label cannot be a label beside {path!r}: one would lie inside the other")
+    return taxonomy.add(session, domain, taxonomy.OTHER), spec.path
 
 
 def _promote(session: Session, domain: Domain, proposed: str, size: int) -> None:
     """Make a proposal a label once enough distinct texts carry it, and give it to them."""
-    carriers = session.scalars(
-        select(Text)
-        .where(Text.domain_id == domain.id, Text.state == "labelled", Text.proposed_label == proposed)
-        .order_by(Text.id)
-        .with_for_update()
-    ).all()
-    if len(carriers) < size:
+    carrying = (Text.domain_id == domain.id) & (Text.proposed_label == proposed) & (Text.state == "labelled")
+    ids = session.scalars(select(Text.id).where(carrying)).all()
+    if len(ids) < size:
         return
+    carriers = session.scalars(
+        select(Text).where(carrying, Text.id.in_(ids)).order_by(Text.id).with_for_update(key_share=True)
+    ).all()
     label = taxonomy.add(session, domains.locked(session, domain.name), proposed)
     for text in carriers:
         annotation = Annotation(
@@ -278,8 +286,10 @@ def _refuse_if_leased(session: Session, text: Text, labeler_id: str) -> None:
 
 
 def _end_lease(session: Session, text: Text) -> None:
-    session.execute(delete(Lease).where(Lease.text_id == text.id))
-    text.leased_until = None
+    # Without it there is no lease, and an import of thousands need not look for one each time.
+    if text.leased_until is not None:
+        session.execute(delete(Lease).where(Lease.text_id == text.id))
+        text.leased_until = None
 
 
 def _clear(session: Session, text: Text) -> None:
@@ -287,11 +297,13 @@ def _clear(session: Session, text: Text) -> None:
     text.labelled_at = text.label_source = text.proposed_label = None
     text.training_status, text.claimed_by = "pending", None
     _requeue(text)
-    session.flush()
     _project(session, text)
 
 
 def _requeue(text: Text) -> None:
+    if not texts.may_be_asked(text):
+        text.priority = None
+        return
     if text.is_gold:
         # It was drawn once, uniformly; taking an answer back does not change that.
         text.priority = 0.5 if text.strategy == "gold" else None
@@ -301,6 +313,9 @@ def _requeue(text: Text) -> None:
 
 
 def _project(session: Session, text: Text) -> int:
+    session.flush()
+    if text.count == 0:
+        return 0
     if text.count > MOST_TWINS:
         text.projection_due = True
         session.flush()

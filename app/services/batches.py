@@ -1,6 +1,5 @@
 """Training batches: freeze what is to be trained, hand it to one worker, and end it one way or the other."""
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,12 @@ from sqlalchemy import CursorResult, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.session import database_time
-from app.db.tables import BatchItem, Domain, Label, ModelVersion, Text, TrainingBatch, UserQuestion
-from app.errors import BatchState, ClaimLost, NoTexts, NotFound, NothingNew, OneClass
+from app.db.tables import BatchItem, Domain, ModelVersion, Text, TrainingBatch
+from app.errors import BatchState, ClaimLost, NoTexts, NotFound, NothingNew
 from app.intent.training import Due, due, retry_delay
-from app.services import domains
+from app.services import domains, members, taxonomy
 
 LIVE = ("training", "evaluating")
-LEAST_TEXTS_PER_LABEL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +49,6 @@ class LabelledText:
     role: str
 
 
-def trainable(domain_id: int) -> Any:
-    """The condition for a text to be trained on: labelled, not gold, allowed, kept, and its label still in use.
-
-    A proposal stored under 其他 waits until it is a label of its own: training it as 其他 would teach the wrong thing.
-    """
-    return (
-        (Text.domain_id == domain_id)
-        & (Text.state == "labelled")
-        & (Text.is_gold.is_(False))
-        & (Text.train_allowed.is_(True))
-        & (Text.text.is_not(None))
-        & (Text.proposed_label.is_(None))
-        & Text.label_id.in_(select(Label.id).where(Label.domain_id == domain_id, Label.status == "active"))
-    )
-
-
 def open_batch(
     session: Session,
     domain_name: str,
@@ -88,35 +70,16 @@ def open_batch(
         OneClass: fewer than two labels have two texts each.
     """
     domain = domains.locked(session, domain_name)
-    labelled = session.execute(
-        select(Text.id, Text.label_id, Label.path, Text.training_status)
-        .join(Label, Label.id == Text.label_id)
-        .where(trainable(domain.id), Text.training_status.in_(["pending", "used"]))
-        .order_by(Text.id)
-    ).all()
-    new = [row for row in labelled if row.training_status == "pending"]
-    if not labelled and not domain.keep_text:
+    labels = {label.id: label.path for label in taxonomy.active(session, domain.id)}
+    new = members.of_role(session, domain, labels, "new")
+    replay = members.of_role(session, domain, labels, "replay")
+    if not new and not replay and not domain.keep_text:
         raise NoTexts(f"domain {domain.name!r} keeps no text: there is nothing to train on but imports")
-    if not new and not (retrain and labelled):
+    if not new and not (retrain and replay):
         raise NothingNew(f"domain {domain.name!r} has no label that was not trained on")
-    _refuse_one_class(domain, labelled)
-    gold = session.execute(
-        select(Text.id, Text.label_id, Label.path)
-        .join(Label, Label.id == Text.label_id)
-        .where(
-            Text.domain_id == domain.id,
-            Text.is_gold.is_(True),
-            Text.state == "labelled",
-            Text.text.is_not(None),
-        )
-        .where(Text.proposed_label.is_(None))
-        .order_by(Text.id)
-    ).all()
-    items = [
-        {"text_id": row.id, "role": _role(row.training_status), "label_id": row.label_id, "label": row.path}
-        for row in labelled
-    ]
-    items += [{"text_id": row.id, "role": "gold", "label_id": row.label_id, "label": row.path} for row in gold]
+    members.refuse_one_class(domain, [*new, *replay])
+    gold = members.of_role(session, domain, labels, "gold")
+    frozen = [*sorted([*new, *replay], key=lambda member: int(member["text_id"])), *gold]
     domain.batch_seq += 1
     parent = session.get(ModelVersion, domain.active_version_id) if domain.active_version_id else None
     batch = TrainingBatch(
@@ -128,49 +91,22 @@ def open_batch(
         recipe=recipe or domain.recipe,
         config=dict(config or {}),
         question_count=len(new),
-        replay_count=len(labelled) - len(new),
+        replay_count=len(replay),
         gold_count=len(gold),
-        items_digest=_items_digest(items),
+        items_digest=members.digest(frozen),
     )
     session.add(batch)
     session.flush()
-    session.execute(insert(BatchItem), [item | {"batch_id": batch.id} for item in items])
-    if new:
-        session.execute(
-            update(Text),
-            [{"id": row.id, "training_status": "claimed", "claimed_by": batch.id} for row in new],
-        )
+    session.execute(insert(BatchItem), [member | {"batch_id": batch.id} for member in frozen])
+    members.claim(session, batch, [member["text_id"] for member in new])
     return batch
-
-
-def _role(training_status: str) -> str:
-    return "new" if training_status == "pending" else "replay"
-
-
-def _refuse_one_class(domain: Domain, labelled: Sequence[Any]) -> None:
-    counts: dict[int, int] = {}
-    for row in labelled:
-        counts[row.label_id] = counts.get(row.label_id, 0) + 1
-    usable = sum(count >= LEAST_TEXTS_PER_LABEL for count in counts.values())
-    if usable < 2:
-        raise OneClass(
-            f"domain {domain.name!r} has {usable} label(s) with at least two texts to train on; training needs two",
-            trainable_labels=usable,
-        )
-
-
-def _items_digest(items: Sequence[Mapping[str, Any]]) -> str:
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(f"{item['text_id']}\t{item['role']}\t{item['label_id']}\n".encode())
-    return digest.hexdigest()
 
 
 def whether_due(session: Session, domain: Domain, rule: OpeningRule) -> Due:
     """Whether the clock should open a batch now, how many labels are missing, and in words why not."""
-    pending = trainable(domain.id) & (Text.training_status == "pending")
+    pending = members.trainable(domain.id) & (Text.training_status == "pending")
     new, oldest = session.execute(select(func.count(Text.id), func.min(Text.labelled_at)).where(pending)).one()
-    labelled = session.scalar(select(func.count(Text.id)).where(trainable(domain.id))) or 0
+    labelled = session.scalar(select(func.count(Text.id)).where(members.trainable(domain.id))) or 0
     moment = database_time(session)
     decision = due(
         new=new,
@@ -197,36 +133,26 @@ def _held_back(session: Session, domain: Domain, rule: OpeningRule, moment: date
     ).all()
     if any(batch.training_status in ("queued", *LIVE) for batch in recent):
         return "a batch of this domain is queued or running"
+    if one_class := members.one_class_reason(session, domain):
+        return one_class
     failures = 0
     for batch in recent:
         if batch.training_status != "failed":
             break
         failures += 1
     if failures == 0:
-        return _one_class_reason(session, domain)
+        return None
     last = recent[0]
     failed_at = last.finished_at or last.created_at
     delay = retry_delay(failures, delays_seconds=tuple(rule.retry_delays_seconds))
-    if delay is not None and moment >= failed_at + timedelta(seconds=delay):
-        return None
-    newest = session.scalar(
-        select(func.max(Text.labelled_at)).where(trainable(domain.id), Text.training_status == "pending")
-    )
-    if delay is None and newest is not None and newest > failed_at:
-        return None
     if delay is None:
+        if members.has_label_beside(session, domain, last):
+            return None
         return f"batch {last.batch_id} failed {failures} times in a row; a new label or a run by hand tries again"
+    if moment >= failed_at + timedelta(seconds=delay):
+        return None
     again = (failed_at + timedelta(seconds=delay)).isoformat(timespec="seconds").replace("+00:00", "Z")
     return f"batch {last.batch_id} failed; it is tried again at {again}"
-
-
-def _one_class_reason(session: Session, domain: Domain) -> str | None:
-    counts = session.execute(
-        select(Text.label_id, func.count(Text.id)).where(trainable(domain.id)).group_by(Text.label_id)
-    ).all()
-    if sum(count >= LEAST_TEXTS_PER_LABEL for _, count in counts) < 2:
-        return "fewer than two labels have two texts to train on"
-    return None
 
 
 def open_due(session: Session, domain_name: str, rule: OpeningRule) -> TrainingBatch | None:
@@ -269,7 +195,7 @@ def run(session: Session, batch_id: str, *, auto_extract_keywords: bool = False)
     if batch.training_status not in ("pending", "failed"):
         raise BatchState(f"batch {batch_id} is {batch.training_status}; only a pending or failed one can be run")
     if batch.training_status == "failed":
-        _reclaim(session, batch)
+        members.claim_again(session, batch)
     changed = _changed(
         session,
         update(TrainingBatch)
@@ -290,20 +216,11 @@ def run(session: Session, batch_id: str, *, auto_extract_keywords: bool = False)
     return batch
 
 
-def _reclaim(session: Session, batch: TrainingBatch) -> None:
-    new = select(BatchItem.text_id).where(BatchItem.batch_id == batch.id, BatchItem.role == "new")
-    claimed = _changed(
-        session,
-        update(Text)
-        .where(Text.id.in_(new), Text.training_status == "pending")
-        .values(training_status="claimed", claimed_by=batch.id),
-    )
-    if claimed != batch.question_count:
-        raise BatchState(f"labels of batch {batch.batch_id} were changed or went into another batch: open a new one")
-
-
 def claim_next(session: Session, *, worker: str) -> Claimed | None:
-    """Take the oldest queued batch whose domain trains nothing at this moment. Compare-and-set: of two workers one gets it."""
+    """Take the oldest queued batch whose domain trains nothing at this moment.
+
+    Compare-and-set: of two workers one gets it.
+    """
     busy = select(TrainingBatch.domain_id).where(TrainingBatch.running_key == 1)
     batch = session.scalar(
         select(TrainingBatch)
@@ -396,7 +313,7 @@ def complete(session: Session, batch_pk: int, token: str, *, outcome: str, versi
     )
     if changed != 1:
         raise ClaimLost(f"batch {batch_pk} is no longer this worker's")
-    _end_claim(session, batch_pk, "used")
+    members.end_claim(session, batch_pk, "used")
 
 
 def fail(session: Session, batch_pk: int, token: str, *, error: str) -> None:
@@ -408,11 +325,11 @@ def fail(session: Session, batch_pk: int, token: str, *, error: str) -> None:
         .values(training_status="failed", error=error[:4000], running_key=None, finished_at=database_time(session)),
     )
     if changed == 1:
-        _end_claim(session, batch_pk, "pending")
+        members.end_claim(session, batch_pk, "pending")
 
 
 def requeue(session: Session, batch_pk: int, token: str) -> None:
-    """Give a batch back whole, because its worker is being stopped: another clock, or this one's next start, takes it."""
+    """Give a batch back whole when its worker is being stopped: another clock, or this one's next start, takes it."""
     _changed(
         session,
         update(TrainingBatch)
@@ -444,13 +361,6 @@ def _mine(batch_pk: int, token: str) -> Any:
     return (
         (TrainingBatch.id == batch_pk) & (TrainingBatch.claim_token == token) & TrainingBatch.training_status.in_(LIVE)
     )
-
-
-def _end_claim(session: Session, batch_pk: int, status: str) -> None:
-    """Texts that were labelled anew meanwhile have left the claim, and keep waiting."""
-    claimed = select(Text.id).where(Text.claimed_by == batch_pk)
-    session.execute(update(UserQuestion).where(UserQuestion.text_id.in_(claimed)).values(training_status=status))
-    session.execute(update(Text).where(Text.claimed_by == batch_pk).values(training_status=status, claimed_by=None))
 
 
 def _changed(session: Session, statement: Any) -> int:

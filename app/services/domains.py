@@ -63,9 +63,17 @@ def find(session: Session, name: str) -> Domain:
 
 
 def locked(session: Session, name: str) -> Domain:
-    """The domain, held until the transaction ends: whoever decides about its batches or versions waits in line here."""
+    """The domain, held until the transaction ends: whoever decides about its batches or versions waits in line here.
+
+    Raises:
+        DomainNotFound: there is none.
+    """
+    # Not its key: PostgreSQL's intake, whose rows refer to the domain, does not wait in this line.
     domain = session.scalar(
-        select(Domain).where(Domain.name == name).with_for_update().execution_options(populate_existing=True)
+        select(Domain)
+        .where(Domain.name == name)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
     if domain is None:
         raise DomainNotFound("there is no domain of this name")
@@ -98,7 +106,7 @@ def release(session: Session, domain_id: int) -> Release:
         raise DomainNotFound
     state = DomainState(domain.id, domain.name, domain.task, domain.keep_text, domain.epoch, domain.taxonomy_version)
     rows = session.execute(select(Label.id, Label.path).where(Label.domain_id == domain_id)).all()
-    paths = {label_id: path for label_id, path in rows}
+    paths = dict(rows)
     if domain.active_version_id is None:
         return Release(state, None, None, None, 1.0, paths)
     version, threshold = session.execute(

@@ -58,23 +58,31 @@ def take_in(
     known = {
         text.text_hash: text
         for text in session.scalars(
-            select(Text).where(Text.domain_id == domain.id, Text.text_hash.in_(set(hashes.values()))).with_for_update()
+            select(Text)
+            .where(Text.domain_id == domain.id, Text.text_hash.in_(set(hashes.values())))
+            .order_by(Text.id)
+            .with_for_update(key_share=True)
         )
     }
+    good = [row for row in rows if row.label in labels]
+    new = {hashes[row.line]: row.text for row in reversed(good) if hashes[row.line] not in known}
+    made = {key: _new_text(domain, text, key) for key, text in sorted(new.items())}
+    session.add_all(made.values())
+    # All at once: a statement for each text would be most of an import's time.
+    session.flush()
+    known |= made
     for row in rows:
         label = labels.get(row.label)
         if label is None:
             report.refuse(row.line, "the label is not in the taxonomy")
-            continue
-        key = hashes[row.line]
-        text = known.get(key) or known.setdefault(key, _new_text(session, domain, row.text, key))
-        report.counts[_label(session, text, label)] += 1
+        else:
+            report.counts[_label(session, known[hashes[row.line]], label)] += 1
     session.flush()
     return report
 
 
-def _new_text(session: Session, domain: Domain, text: MaskedText, key: str) -> Text:
-    row = Text(
+def _new_text(domain: Domain, text: MaskedText, key: str) -> Text:
+    return Text(
         domain_id=domain.id,
         text_hash=key,
         group_hash=key,
@@ -86,9 +94,6 @@ def _new_text(session: Session, domain: Domain, text: MaskedText, key: str) -> T
         state="unlabelled",
         training_status="pending",
     )
-    session.add(row)
-    session.flush()
-    return row
 
 
 def _label(session: Session, text: Text, label: Label) -> str:

@@ -20,17 +20,22 @@ SLOT = 1
 Statement = Select[Text]
 
 
-def _by_priority(statement: Statement) -> Statement:
-    return statement.order_by(Text.priority.desc(), Text.id.desc())
+# One after the other, until there are enough texts.
+Stretches = Sequence[Statement]
 
 
-def _at_random(statement: Statement) -> Statement:
-    # Hashes are uniform, so those beyond a random point are a random sample, read from an index.
+def _by_priority(statement: Statement) -> Stretches:
+    return [statement.order_by(Text.priority.desc(), Text.id.desc())]
+
+
+def _at_random(statement: Statement) -> Stretches:
+    # Hashes are uniform, so those beyond a random point are a random sample from an index; the first follow the last.
     point = text_hash(MaskedText(uuid.uuid4().hex))
-    return statement.where(Text.text_hash >= point).order_by(Text.text_hash)
+    ordered = statement.order_by(Text.text_hash)
+    return [ordered.where(Text.text_hash >= point), ordered.where(Text.text_hash < point)]
 
 
-STRATEGIES: Mapping[str, Callable[[Statement], Statement]] = {
+STRATEGIES: Mapping[str, Callable[[Statement], Stretches]] = {
     "priority": _by_priority,
     "random": _at_random,
 }
@@ -79,8 +84,8 @@ def unlabelled(
         raise Malformed(f"strategy must be one of {', '.join(STRATEGIES)}")
     moment = database_time(session)
     if labeler_id is None:
-        texts = session.scalars(_free(order(_waiting(domain.id)), moment).limit(limit)).all()
-        return [_item(text, None) for text in texts]
+        seen = _fill(session, order(_free(_waiting(domain.id), moment)), limit)
+        return [_item(text, None) for text in seen]
     until = moment + timedelta(seconds=lease_seconds)
     held = _held(session, domain.id, labeler_id, moment)[: min(limit, MOST_LEASED)]
     for text, lease in held:
@@ -99,36 +104,53 @@ def _free(statement: Statement, moment: datetime) -> Statement:
     return statement.where(or_(Text.leased_until.is_(None), Text.leased_until <= moment))
 
 
+def _fill(session: Session, stretches: Stretches, room: int) -> list[Text]:
+    texts: list[Text] = []
+    for stretch in stretches:
+        if len(texts) < room:
+            texts += session.scalars(stretch.limit(room - len(texts))).all()
+    return texts
+
+
 def _held(session: Session, domain_id: int, labeler_id: str, moment: datetime) -> list[tuple[Text, Lease]]:
-    rows = session.execute(
-        select(Text, Lease)
-        .join(Lease, Lease.text_id == Text.id)
-        .where(
-            Lease.domain_id == domain_id,
-            Lease.labeler_id == labeler_id,
-            Lease.expires_at > moment,
-            Text.state == "unlabelled",
-        )
-        .order_by(Text.priority.desc(), Text.id.desc())
+    ids = session.scalars(
+        select(Lease.text_id).where(Lease.domain_id == domain_id, Lease.labeler_id == labeler_id)
+    ).all()
+    if not ids:
+        return []
+    # The labeler's answer may end a lease at this moment: locked as an answer locks, the text and then its lease.
+    waiting = session.scalars(
+        select(Text)
+        .where(Text.id.in_(ids), Text.state == "unlabelled")
+        .order_by(Text.id)
+        .with_for_update(key_share=True)
+    ).all()
+    leases = session.scalars(
+        select(Lease)
+        .where(Lease.text_id.in_([text.id for text in waiting]))
+        .where(Lease.labeler_id == labeler_id, Lease.expires_at > moment)
+        .order_by(Lease.text_id)
+        .with_for_update()
     )
-    return [(text, lease) for text, lease in rows]
+    by_text = {lease.text_id: lease for lease in leases}
+    held = [(text, by_text[text.id]) for text in waiting if text.id in by_text]
+    return sorted(held, key=lambda pair: (pair[0].priority or 0.0, pair[0].id), reverse=True)
 
 
 def _take(
     session: Session,
     domain_id: int,
-    order: Callable[[Statement], Statement],
+    order: Callable[[Statement], Stretches],
     room: int,
     labeler_id: str,
     moment: datetime,
     until: datetime,
 ) -> list[tuple[Text, Lease]]:
-    statement = _free(_waiting(domain_id), moment).where(~skipped_by(labeler_id))
+    free = _free(_waiting(domain_id), moment).where(~skipped_by(labeler_id))
     # Locked rows are somebody's who takes them at this moment: skipping them is what keeps fifty labelers from queueing
     # behind each other. The wait for `leased_until` is then decided on the locked, newest row.
-    texts: Sequence[Text] = session.scalars(
-        order(statement).limit(room).with_for_update(of=Text, skip_locked=True)
-    ).all()
+    locking = free.with_for_update(of=Text, key_share=True, skip_locked=True)
+    texts = _fill(session, order(locking), room)
     if not texts:
         return []
     ids = [text.id for text in texts]

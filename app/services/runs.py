@@ -97,12 +97,13 @@ def report_replica(
     error: str | None = None,
 ) -> None:
     """Say that a process is alive, and for a service what it serves in one domain and what it could not load."""
+    # Asked first: a server answers it in a statement, before which the session would write the half-filled row.
+    moment = database_time(session)
     row = session.get(Replica, (replica, domain_id))
     if row is None:
         row = Replica(replica=replica, domain_id=domain_id, role=role)
         session.add(row)
-    row.version_id, row.epoch, row.error = version_id, epoch, error
-    row.reported_at = database_time(session)
+    row.version_id, row.epoch, row.error, row.reported_at = version_id, epoch, error, moment
     session.flush()
 
 

@@ -12,6 +12,8 @@ from app.db.tables import Domain, Text
 from app.intent.selection import gold_draw, gold_share, interleave
 from app.services.texts import fresh_priority
 
+GOLD_REASON = "part of the uniform sample by which versions are judged"
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingText:
@@ -67,34 +69,38 @@ def rescore(session: Session, waiting: Sequence[WaitingText], topk: Sequence[lis
                 "reason": priority.reason,
             }
         )
+    # While they were scored, some may have been answered: those wait no longer.
+    still = session.execute(
+        select(Text.id, Text.is_gold)
+        .where(Text.id.in_([text.text_id for text in waiting]), Text.state == "unlabelled")
+        .order_by(Text.id)
+        .with_for_update(key_share=True)
+    ).all()
     # Drawn gold keeps its place: a place by uncertainty would make the draw anything but uniform.
-    gold = set(
-        session.scalars(select(Text.id).where(Text.id.in_([text.text_id for text in waiting]), Text.is_gold.is_(True)))
-    )
+    gold = {text_id for text_id, is_gold in still if is_gold}
+    others = {text_id for text_id, is_gold in still if not is_gold}
     answers = ("id", "topk", "intents", "confidence", "scored_by")
     by_place: Mapping[bool, list[dict[str, Any]]] = {
         True: [{key: row[key] for key in answers} for row in rows if row["id"] in gold],
-        False: [row for row in rows if row["id"] not in gold],
+        False: [row for row in rows if row["id"] in others],
     }
     for page in by_place.values():
         if page:
             session.execute(update(Text), page)
-    return len(rows)
+    return len(still)
 
 
 def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Generator) -> Draw:
     """Bring gold candidates into the queue by a uniform draw, up to their share of one selection of `size`.
 
-    The share shrinks as gold is labelled (design, section 7). Where nothing else waits, the selection is all gold: the
-    candidates are then all that is left to ask. A drawn text takes the place of a random one of the queue, so that a
-    labeler cannot tell it from the others.
+    The share shrinks as gold is labelled, and its interval with it. Where nothing else waits, the selection is all gold: the
+    candidates are then all that is left to ask. Every drawn text that still waits takes the place of a random one of
+    the queue, at each draw anew: fresh and more uncertain texts pass a fixed place all the time, and gold would starve.
+    The domain must be locked: two draws at once would take two quotas.
     """
     waiting = (Text.domain_id == domain.id) & (Text.state == "unlabelled") & Text.text.is_not(None)
     labelled = session.scalar(
         select(func.count(Text.id)).where(Text.domain_id == domain.id, Text.is_gold.is_(True), Text.state == "labelled")
-    )
-    open_gold = session.scalar(
-        select(func.count(Text.id)).where(waiting, Text.is_gold.is_(True), Text.priority.is_not(None))
     )
     top = session.scalars(
         select(Text.priority)
@@ -102,28 +108,35 @@ def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Gen
         .order_by(Text.priority.desc())
         .limit(size)
     ).all()
+    open_gold = session.scalars(
+        select(Text.id)
+        .where(waiting, Text.is_gold.is_(True), Text.priority.is_not(None))
+        .order_by(Text.id)
+        .with_for_update(key_share=True)
+    ).all()
     share = gold_share(labelled or 0) if top else 1.0
-    quota = max(0, round(share * size) - (open_gold or 0))
+    quota = max(0, round(share * size) - len(open_gold))
     candidates = session.scalars(
         select(Text.id)
         .where(waiting, Text.is_gold.is_(True), Text.priority.is_(None), Text.train_allowed.is_(True))
         .order_by(Text.id)
     ).all()
-    chosen, probability = gold_draw(candidates, quota, rng)
-    if len(chosen) == 0:
-        return Draw(0, len(candidates), 0.0)
-    places = interleave([float(priority or 0.0) for priority in top], len(chosen), rng)
+    drawn, probability = gold_draw(candidates, quota, rng)
+    # One that is answered at this moment was drawn all the same, and waits no longer.
+    chosen = session.scalars(
+        select(Text.id).where(waiting, Text.id.in_(drawn)).order_by(Text.id).with_for_update(key_share=True)
+    ).all()
+    _place(session, [*open_gold, *chosen], [float(priority or 0.0) for priority in top], rng)
     session.execute(
-        update(Text),
-        [
-            {
-                "id": int(text_id),
-                "priority": float(place),
-                "strategy": "gold",
-                "reason": "part of the uniform sample by which versions are judged",
-                "sampling_probability": float(probability),
-            }
-            for text_id, place in zip(chosen, places, strict=True)
-        ],
+        update(Text)
+        .where(Text.id.in_(chosen))
+        .values(strategy="gold", reason=GOLD_REASON, sampling_probability=float(probability))
     )
     return Draw(len(chosen), len(candidates), float(probability))
+
+
+def _place(session: Session, text_ids: Sequence[int], queue: Sequence[float], rng: np.random.Generator) -> None:
+    if text_ids:
+        places = interleave(queue, len(text_ids), rng)
+        rows = [{"id": text_id, "priority": place} for text_id, place in zip(text_ids, places, strict=True)]
+        session.execute(update(Text), rows)

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, Label, ModelVersion, Text, TrainingBatch, UserQuestion
-from app.services import batches, queue, runs, versions
+from app.services import batches, members, queue, runs, versions
 
 CLOCK_ALIVE_SECONDS = 15.0
 
@@ -79,7 +79,7 @@ def _by_label(session: Session, domain_id: int) -> dict[str, int]:
         .group_by(Label.path)
         .order_by(func.count().desc(), Label.path)
     )
-    return {path: count for path, count in rows}
+    return dict(rows.all())
 
 
 def _batches(session: Session, domain_id: int) -> dict[str, int]:
@@ -88,7 +88,7 @@ def _batches(session: Session, domain_id: int) -> dict[str, int]:
         .where(TrainingBatch.domain_id == domain_id)
         .group_by(TrainingBatch.training_status)
     )
-    return {status: count for status, count in rows}
+    return dict(rows.all())
 
 
 def _quality(version: ModelVersion) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _quality(version: ModelVersion) -> dict[str, Any]:
 def _next_batch(session: Session, domain: Domain, rule: batches.OpeningRule) -> dict[str, Any]:
     decision = batches.whether_due(session, domain, rule)
     pending = session.scalar(
-        select(func.count(Text.id)).where(batches.trainable(domain.id), Text.training_status == "pending")
+        select(func.count(Text.id)).where(members.trainable(domain.id), Text.training_status == "pending")
     )
     answer = asdict(decision)
     return {

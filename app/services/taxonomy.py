@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, Label
-from app.errors import LevelsInsteadOfLabel, TaxonomyEmpty, TooManyLabels, UnknownLabel
+from app.errors import LevelsInsteadOfLabel, Malformed, TaxonomyEmpty, TooManyLabels, UnknownLabel
 from app.intent.taxonomy import SEPARATOR, LabelSpec, near_labels, taxonomy_digest
 
 # Where questions go that no label fits; it collects proposals and never leaves the taxonomy.
@@ -66,6 +66,7 @@ def resolve(session: Session, domain: Domain, intents: Sequence[str]) -> Label:
 
     Raises:
         TaxonomyEmpty: there is no label to give.
+        Malformed: none was named.
         LevelsInsteadOfLabel: the levels of one label were sent as a list.
         TooManyLabels: several labels were sent.
         UnknownLabel: no active label has this path; the details name the nearest.
@@ -79,6 +80,8 @@ def resolve(session: Session, domain: Domain, intents: Sequence[str]) -> Label:
     paths = [label.path for label in active(session, domain.id)]
     if not paths:
         raise TaxonomyEmpty(f"domain {domain.name!r} has no labels yet: import its taxonomy first")
+    if not intents:
+        raise Malformed(f"domain {domain.name!r} takes one label, none was sent")
     if len(intents) > 1:
         joined = SEPARATOR.join(intents)
         if joined in paths:

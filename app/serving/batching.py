@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from app.errors import Overloaded, Unavailable
@@ -85,7 +86,10 @@ class GreedyBatcher(Generic[In, Out]):
 
     def _results(self, items: Sequence[In]) -> Sequence[Out | Exception]:
         try:
-            return self._work(items)
+            results = self._work(items)
+            if len(results) != len(items):
+                raise RuntimeError(f"{self._name} gave {len(results)} results for {len(items)} items")
+            return results
         except Exception as error:  # The edge of the thread: it must live on, and the callers must hear of it.
             logger.warning("%s failed for %d items: %s", self._name, len(items), type(error).__name__)
             return [error] * len(items)
@@ -96,8 +100,10 @@ def _deliver(futures: Sequence[asyncio.Future[Out]], results: Sequence[Out | Exc
     for future, result in zip(futures, results, strict=True):
         by_loop.setdefault(future.get_loop(), []).append((future, result))
     for loop, pairs in by_loop.items():
-        # One call into the loop for the whole list: each call wakes the loop's selector.
-        loop.call_soon_threadsafe(_set, pairs)
+        # One call into the loop for the whole list: each call wakes the loop's selector. A loop that has closed has
+        # nobody left who waits; the thread lives on for the others.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_set, pairs)
 
 
 def _set(pairs: Sequence[tuple[asyncio.Future[Out], Out | Exception]]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from app.errors import DomainNotFound, TextRefused
+from app.errors import DomainNotFound, TextRefused, Unavailable
 from app.intent.cascade import Decision, decide_many
 from app.intent.masking import mask
 from app.intent.questions import AskedQuestion, new_question_id
@@ -20,6 +20,9 @@ from app.serving.runtime import Loaded, Runtime
 
 Logged = TypeVar("Logged")
 INFERENCE_SIZE = 32
+# Characters of one request that are cleaned between two answers; more would make everybody wait, and go to a thread.
+CLEANED_AT_ONCE = 2_000
+DRAIN_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,45 +92,71 @@ class Classifier(Generic[Logged]):
         self._inference: GreedyBatcher[tuple[Loaded, MaskedText], Decision] = GreedyBatcher(
             _decide, size=INFERENCE_SIZE, capacity=capacity, name="inference"
         )
+        self._in_flight = 0
+        self._closing = False
 
     async def classify(self, asked: Sequence[Asked]) -> list[Logged | BaseException]:
         """One logged answer, or one error, for each question, in order.
 
         Raises:
             Overloaded: the queues are full.
+            Unavailable: the service is shutting down.
         """
+        if self._closing:
+            raise Unavailable("the service is shutting down")
+        self._in_flight += 1
+        try:
+            return await self._classify(asked)
+        finally:
+            self._in_flight -= 1
+
+    async def require(self, domain: str) -> None:
+        """Look for a domain, in the database too when this process does not know it yet.
+
+        Raises:
+            DomainNotFound: there is none.
+        """
+        if self._runtime.find(domain) is None:
+            await asyncio.to_thread(self._refresh)
+            if self._runtime.find(domain) is None:
+                raise DomainNotFound("there is no domain of this name")
+
+    async def close(self) -> None:
+        """Take nothing new, answer what is in flight, then stop."""
+        self._closing = True
+        while self._in_flight:
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        await asyncio.to_thread(self._inference.close)
+
+    async def _classify(self, asked: Sequence[Asked]) -> list[Logged | BaseException]:
+        start = time.perf_counter()
         if any(self._runtime.find(question.domain) is None for question in asked):
             await asyncio.to_thread(self._refresh)
+        if sum(len(question.text) for question in asked) > CLEANED_AT_ONCE:
+            texts = await asyncio.to_thread(_clean_each, asked)
+        else:
+            texts = _clean_each(asked)
         results: dict[int, Logged | BaseException] = {}
-        ready: list[tuple[int, float, Asked, MaskedText, Loaded]] = []
-        for position, question in enumerate(asked):
-            start = time.perf_counter()
-            try:
-                ready.append((position, start, question, cleaned(question.text), self._loaded(question.domain)))
-            except (TextRefused, DomainNotFound) as error:
-                results[position] = error
+        ready: list[tuple[int, Asked, MaskedText, Loaded]] = []
+        for position, (question, text) in enumerate(zip(asked, texts, strict=True)):
+            loaded = self._runtime.find(question.domain)
+            if loaded is None:
+                results[position] = DomainNotFound("there is no domain of this name")
+            elif isinstance(text, TextRefused):
+                results[position] = text
+            else:
+                ready.append((position, question, text, loaded))
         decisions = await self._inference.submit([(loaded, text) for *_, text, loaded in ready])
         rows: list[AskedQuestion] = []
         logged_positions: list[int] = []
-        for (position, start, question, text, loaded), decision in zip(ready, decisions, strict=True):
+        for (position, question, text, loaded), decision in zip(ready, decisions, strict=True):
             if isinstance(decision, BaseException):
                 results[position] = decision
             else:
                 rows.append(self._row(question, text, loaded, decision, start))
                 logged_positions.append(position)
-        for position, logged in zip(logged_positions, await self._log.submit(rows), strict=True):
-            results[position] = logged
+        results.update(zip(logged_positions, await self._log.submit(rows), strict=True))
         return [results[position] for position in range(len(asked))]
-
-    def close(self) -> None:
-        """Finish what is queued."""
-        self._inference.close()
-
-    def _loaded(self, domain: str) -> Loaded:
-        loaded = self._runtime.find(domain)
-        if loaded is None:
-            raise DomainNotFound("there is no domain of this name")
-        return loaded
 
     def _row(
         self, question: Asked, text: MaskedText, loaded: Loaded, decision: Decision, start: float
@@ -157,6 +186,16 @@ class Classifier(Generic[Logged]):
             model_version=loaded.release.version,
             latency_ms=round((time.perf_counter() - start) * 1000, 3),
         )
+
+
+def _clean_each(asked: Sequence[Asked]) -> list[MaskedText | TextRefused]:
+    texts: list[MaskedText | TextRefused] = []
+    for question in asked:
+        try:
+            texts.append(cleaned(question.text))
+        except TextRefused as error:
+            texts.append(error)
+    return texts
 
 
 def _decide(items: Sequence[tuple[Loaded, MaskedText]]) -> list[Decision | Exception]:

@@ -8,13 +8,20 @@ logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Runs `work` until it has nothing left, when nudged and at least every `every_seconds`. `work` says how much it did."""
+    """Runs `work` until it has nothing left, when nudged and at least every `every_seconds`.
 
-    def __init__(self, work: Callable[[], int], *, every_seconds: float, name: str) -> None:
+    `work` says how much it did.
+    """
+
+    def __init__(
+        self, work: Callable[[], int], *, every_seconds: float, name: str, gather_seconds: float = 0.0
+    ) -> None:
+        """`gather_seconds`: how long it waits after a nudge for more to do in one go."""
         self._work = work
         self._every_seconds = every_seconds
+        self._gather_seconds = gather_seconds
         self._nudged = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -28,19 +35,21 @@ class Follower:
 
     def stop(self) -> None:
         """Finish what is there, then end the thread."""
-        self._stopping = True
+        self._stopping.set()
         self._nudged.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
     def _run(self) -> None:
         while True:
-            self._nudged.wait(self._every_seconds)
+            if self._nudged.wait(self._every_seconds):
+                self._stopping.wait(self._gather_seconds)
             self._nudged.clear()
+            last = self._stopping.is_set()
             try:
                 while self._work():
                     pass
             except Exception as error:  # The edge of the thread: what is undone is found again the next time.
                 logger.warning("%s will try again: %s", self._thread.name, type(error).__name__)
-            if self._stopping:
+            if last:
                 return

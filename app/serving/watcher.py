@@ -35,7 +35,7 @@ class Watcher:
         self._release = release
         self._report = report
         self._poll_seconds = poll_seconds
-        self._failed: dict[str, tuple[DomainState, float]] = {}
+        self._failed: dict[str, tuple[Release, float]] = {}
         self._errors: dict[str, str] = {}
         self._reported: dict[str, float] = {}
         self._looking = threading.Lock()
@@ -69,7 +69,9 @@ class Watcher:
                 if loaded is not None and loaded.release.state == state:
                     self._errors.pop(state.name, None)
                     self._say(loaded.release, None, corrupt=False, at_once=False)
-                elif not self._failed_lately(state):
+                elif (failed := self._failed_lately(state)) is not None:
+                    self._say(failed, self._errors.get(state.name), corrupt=False, at_once=False)
+                else:
                     self._swap(state)
 
     def _swap(self, state: DomainState) -> None:
@@ -78,7 +80,7 @@ class Watcher:
             self._runtime.swap(release)
         except LoadFailed as error:
             logger.warning("domain %s keeps its version: %s", state.name, error)
-            self._failed[state.name] = (state, time.monotonic())
+            self._failed[state.name] = (release, time.monotonic())
             self._errors[state.name] = str(error)
             self._say(release, str(error), corrupt=error.corrupt, at_once=True)
             return
@@ -87,9 +89,12 @@ class Watcher:
         logger.info("domain %s serves %s, epoch %d", state.name, release.version, release.state.epoch)
         self._say(release, None, corrupt=False, at_once=True)
 
-    def _failed_lately(self, state: DomainState) -> bool:
-        failed = self._failed.get(state.name)
-        return failed is not None and failed[0] == state and time.monotonic() - failed[1] < RETRY_SECONDS
+    def _failed_lately(self, state: DomainState) -> Release | None:
+        """The release that could not be loaded a moment ago and is still the wanted one."""
+        release, moment = self._failed.get(state.name, (None, 0.0))
+        if release is None or release.state != state or time.monotonic() - moment >= RETRY_SECONDS:
+            return None
+        return release
 
     def _say(self, release: Release, error: str | None, *, corrupt: bool, at_once: bool) -> None:
         name = release.state.name

@@ -15,49 +15,52 @@ from app.simulation.curve import Point
 from app.simulation.show import Screen
 from app.simulation.versions import Account, Interval, VersionRow
 
+# Narrow enough for a terminal of 80 columns.
 COLUMNS = (
     ("version", "left"),
     ("state", "left"),
     ("labels", "right"),
-    ("gold macro-F1 (95 %)", "right"),
+    ("gold", "right"),
+    ("macro-F1 (95 %)", "right"),
     ("traffic", "right"),
-    ("new texts", "right"),
+    ("new", "right"),
     ("answered by", "left"),
+)
+LEGEND = (
+    "labels it was trained on · gold texts it was judged on, and macro-F1 there · accuracy on the traffic since "
+    "its flip / questions · accuracy on those never asked before"
 )
 
 
 def cells(row: VersionRow) -> tuple[str, ...]:
-    """One row of the table. `traffic`: accuracy since the flip; `new texts`: of those never asked before."""
+    """One row of the table, as `LEGEND` explains it."""
     tally = row.tally
+    shares = [f"{method} {count / tally.asked:.0%}" for method, count in tally.methods.most_common()]
     return (
         row.version,
         row.state,
         str(row.labels) if row.labels else "–",
-        _with_interval(row.macro_f1, row.gold),
-        _share(tally.correct, tally.asked),
-        _share(tally.fresh_correct, tally.fresh_asked),
-        ", ".join(f"{method} {count / tally.asked:.0%}" for method, count in tally.methods.most_common() if tally.asked)
-        or "–",
+        str(row.gold) if row.labels else "–",
+        _with_interval(row.macro_f1),
+        f"{tally.accuracy:.0%} /{tally.asked}" if tally.accuracy is not None else "–",
+        f"{tally.fresh_accuracy:.0%}" if tally.fresh_accuracy is not None else "–",
+        ", ".join(shares) or "–",
     )
 
 
-def _with_interval(figure: Interval | None, gold: int) -> str:
-    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}] n={gold}" if figure else "–"
-
-
-def _share(correct: int, asked: int) -> str:
-    return f"{correct / asked:.1%} of {asked}" if asked else "–"
+def _with_interval(figure: Interval | None) -> str:
+    return f"{figure.value:.2f} ({figure.low:.2f}–{figure.high:.2f})" if figure else "–"
 
 
 def table(rows: Sequence[VersionRow], note: str, *, failed: int) -> Group:
     """The whole picture of one moment."""
-    drawn = Table(title="intentloop demo", title_justify="left")
+    drawn = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name, side in COLUMNS:
-        drawn.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+        drawn.add_column(name, justify="right" if side == "right" else "left", no_wrap=name != "answered by")
     for row in rows:
         drawn.add_row(*cells(row), style="bold green" if row.state == "serving" else None)
     counted = Text(f"failed requests: {failed}", style="bold red" if failed else "green")
-    return Group(drawn, Text(note), counted)
+    return Group(drawn, Text(LEGEND, style="dim"), Text(note), counted)
 
 
 @contextmanager
@@ -80,6 +83,7 @@ class PlainScreen:
         self._client = client
         self._printed: set[str] = set()
         self._rows: Sequence[VersionRow] = ()
+        self._console.print(LEGEND, soft_wrap=True, highlight=False, markup=False)
         self._print([name for name, _ in COLUMNS] + ["failed requests"])
 
     def __call__(self, rows: Sequence[VersionRow], _note: str) -> None:
@@ -108,10 +112,9 @@ def story(told: Account) -> list[str]:
     lines: list[str] = []
     if told.first and told.last:
         lines.append(
-            f"Accuracy on the traffic went from {_or_dash(told.first.tally.accuracy)} with the first version "
-            f"to {_or_dash(told.last.tally.accuracy)} with the last, by {told.labels} labels "
-            f"(on texts never asked before: {_or_dash(told.first.tally.fresh_accuracy)} to "
-            f"{_or_dash(told.last.tally.fresh_accuracy)})."
+            f"Accuracy on the traffic: {_change(told.first.tally.accuracy, told.last.tally.accuracy)} from the first "
+            f"version to the last, by {told.labels} labels; on texts never asked before: "
+            f"{_change(told.first.tally.fresh_accuracy, told.last.tally.fresh_accuracy)}."
         )
     lines.append(f"{told.versions} versions were trained, {told.refused} of them refused by the gate.")
     if told.confused:
@@ -122,8 +125,8 @@ def story(told: Account) -> list[str]:
     return lines
 
 
-def _or_dash(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+def _change(first: float | None, last: float | None) -> str:
+    return " → ".join("–" if share is None else f"{share:.1%}" for share in (first, last))
 
 
 def _leaf(label: str) -> str:

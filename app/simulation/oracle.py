@@ -119,7 +119,7 @@ class PacedOracle:
         due = time.monotonic()
         while not self._stopped.is_set() and self._oracle.answered < self._labels:
             try:
-                for item in self._client.unlabelled("oracle", limit=5):
+                for item in self._client.unlabelled("oracle", limit=min(5, self._labels - self._oracle.answered)):
                     self._oracle.answer(item, "oracle")
                     due = max(due + self._interval, time.monotonic() - 1.0)
                     if self._stopped.wait(due - time.monotonic()):

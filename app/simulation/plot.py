@@ -1,9 +1,9 @@
 """Draw learning curves; matplotlib is loaded only here, and only when a plot is asked for."""
 
-from collections.abc import Sequence
+import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from app.simulation.curve import Curve
 
@@ -35,34 +35,18 @@ def draw(curve: Curve, path: Path, *, title: str, test_size: int) -> None:
     from matplotlib.figure import Figure
 
     labels = [point.labels for point in curve.points]
+    accuracy = [point.scores.accuracy for point in curve.points]
+    macro_f1 = [point.scores.macro_f1 for point in curve.points]
     with matplotlib.rc_context({"svg.hashsalt": "intentloop", "svg.fonttype": "path"}):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         axes = figure.subplots()
-        for name, values, style in (
-            ("accuracy", [point.scores.accuracy for point in curve.points], "o-"),
-            ("macro-F1", [point.scores.macro_f1 for point in curve.points], "s--"),
-        ):
-            axes.plot(labels, values, style, label=name, markersize=4)
-            if values:
-                axes.annotate(f"{values[-1]:.3f}", (labels[-1], values[-1]), **_offset(name))
+        for name, values, style in (("accuracy", accuracy, "o-"), ("macro-F1", macro_f1, "s--")):
+            last = f", {values[-1]:.4f} at the end" if values else ""
+            axes.plot(labels, values, style, label=name + last, markersize=4)
         axes.set(title=title, xlabel="labels given", ylabel=f"on {test_size:,} test texts")
         axes.set_xlim(left=0)
-        axes.set_ylim(_floor([point.scores.accuracy for point in curve.points]), 1.0)
+        # Down to the tenth below the smallest value: the curve fills the picture, and the axis says where it begins.
+        axes.set_ylim(math.floor(min([*accuracy, *macro_f1], default=0.0) * 10) / 10, 1.0)
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
         figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-
-
-def _offset(name: str) -> dict[str, Any]:
-    above = name == "accuracy"
-    return {
-        "textcoords": "offset points",
-        "xytext": (0, 7 if above else -13),
-        "ha": "center",
-        "fontsize": 8,
-    }
-
-
-def _floor(values: Sequence[float]) -> float:
-    """The lower end of the axis: a tenth below the smallest value, not under 0."""
-    return max(0.0, round(min(values, default=0.0) - 0.1, 1))

@@ -58,9 +58,9 @@ def running_service(data_dir: Path, settings: Mapping[str, object], *, port: int
         _wait_until_ready(service)
         yield service
     except LoopFailed as error:
-        if (ended := process.poll()) is None:
-            raise
-        raise LoopFailed(f"{error}\nthe service ended with status {ended}\n{log_tail(service)}") from error
+        status = process.poll()
+        ended = "" if status is None else f", which ended with status {status}"
+        raise LoopFailed(f"{error}\nThe last lines of the service{ended}:\n{log_tail(service)}") from error
     finally:
         stop(process)
 
@@ -98,14 +98,14 @@ def _wait_until_ready(service: Service) -> None:
         while time.monotonic() < deadline:
             ended = service.process.poll()
             if ended is not None:
-                raise LoopFailed(f"the service ended with status {ended} before it was ready\n{log_tail(service)}")
+                raise LoopFailed(f"the service ended with status {ended} before it was ready")
             try:
                 if http.get("/readyz").is_success:
                     return
             except httpx.HTTPError:
                 pass
             time.sleep(0.1)
-    raise LoopFailed(f"the service was not ready after {START_SECONDS:.0f} s\n{log_tail(service)}")
+    raise LoopFailed(f"the service was not ready after {START_SECONDS:.0f} s")
 
 
 def log_tail(service: Service, lines: int = 15) -> str:

@@ -62,10 +62,12 @@ def show(client: Client, screen: Screen, *, pace: Pace, seed: int) -> Account:
     traffic.start()
     labeler.start()
     try:
-        shown = _follow(client, book, traffic, labeler, screen, oracle)
+        _follow(client, book, traffic, labeler, screen, oracle)
     finally:
         labeler.stop()
         traffic.stop()
+    shown = book.rows(client.stats(), traffic.tallies(), client.loaded_version())
+    screen(shown, "done")
     if not any(row.state == "serving" for row in shown):
         raise LoopFailed("no version was activated")
     return account(shown, labels=oracle.answered, client=client)
@@ -73,8 +75,8 @@ def show(client: Client, screen: Screen, *, pace: Pace, seed: int) -> Account:
 
 def _follow(
     client: Client, book: VersionBook, traffic: Traffic, labeler: PacedOracle, screen: Screen, oracle: Oracle
-) -> list[VersionRow]:
-    """Look and show until all is done; the rows as they were last."""
+) -> None:
+    """Look and show until all is done."""
     idle_since = deadline = None
     while True:
         stats = client.stats()
@@ -91,7 +93,7 @@ def _follow(
         elif idle_since is None:
             idle_since = moment
         elif moment - idle_since > LAST_VERSION_SECONDS:
-            return rows
+            return
         time.sleep(LOOK_SECONDS)
 
 

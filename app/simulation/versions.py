@@ -7,7 +7,7 @@ from typing import Any, Final
 from app.simulation.client import Client
 from app.simulation.traffic import Tally
 
-NO_MODEL: Final = "(no model yet)"
+NO_MODEL: Final = "no model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class VersionBook:
 
 
 def _without_model(tallies: Mapping[str | None, Tally], *, active: bool) -> VersionRow:
-    state = "waiting" if active else "replaced"
+    state = "waiting" if active else "served"
     return VersionRow(NO_MODEL, state, 0, 0, None, tallies.get(None) or Tally())
 
 
@@ -105,7 +105,7 @@ def _state(version: Mapping[str, Any], loaded: str | None, *, was_loaded: bool) 
         return "serving"
     if version["is_active"]:
         return "loading"
-    return "replaced" if was_loaded and version["status"] == "passed" else str(version["status"])
+    return "served" if was_loaded and version["status"] == "passed" else str(version["status"])
 
 
 def interval(figure: Any) -> Interval | None:

@@ -136,8 +136,7 @@ def upgrade() -> None:
         sa.Column("finished_at", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.CheckConstraint(
-            "outcome IN ('activated', 'passed', 'refused')",
-            name=op.f("ck_intent_model_training_batches_outcome"),
+            "outcome IN ('activated', 'passed', 'refused')", name=op.f("ck_intent_model_training_batches_outcome")
         ),
         sa.CheckConstraint(
             "training_status IN ('pending', 'queued', 'training', 'evaluating', 'completed', 'failed')",
@@ -156,10 +155,7 @@ def upgrade() -> None:
         **OPTIONS,
     )
     op.create_index(
-        op.f("ix_intent_model_training_batches_domain_id"),
-        "intent_model_training_batches",
-        ["domain_id"],
-        unique=False,
+        op.f("ix_intent_model_training_batches_domain_id"), "intent_model_training_batches", ["domain_id"], unique=False
     )
     op.create_index(
         op.f("ix_intent_model_training_batches_training_status"),
@@ -187,8 +183,7 @@ def upgrade() -> None:
         sa.Column("activated_at", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.CheckConstraint(
-            "status IN ('passed', 'refused', 'failed', 'rolled_back')",
-            name=op.f("ck_intent_model_versions_status"),
+            "status IN ('passed', 'refused', 'failed', 'rolled_back')", name=op.f("ck_intent_model_versions_status")
         ),
         sa.CheckConstraint("is_active = true", name=op.f("ck_intent_model_versions_is_active")),
         sa.ForeignKeyConstraint(["domain_id"], ["intent_domains.id"], name=op.f("fk_intent_model_versions_domain_id")),
@@ -237,8 +232,7 @@ def upgrade() -> None:
         sa.CheckConstraint("(state = 'labelled') = (label_id IS NOT NULL)", name=op.f("ck_intent_texts_label")),
         sa.CheckConstraint("state IN ('unlabelled', 'labelled', 'skipped')", name=op.f("ck_intent_texts_state")),
         sa.CheckConstraint(
-            "training_status IN ('pending', 'claimed', 'used', 'skipped')",
-            name=op.f("ck_intent_texts_training_status"),
+            "training_status IN ('pending', 'claimed', 'used', 'skipped')", name=op.f("ck_intent_texts_training_status")
         ),
         sa.CheckConstraint("count >= 0", name=op.f("ck_intent_texts_count")),
         sa.ForeignKeyConstraint(
@@ -249,6 +243,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_intent_texts")),
         sa.UniqueConstraint("domain_id", "text_hash", name=op.f("uq_intent_texts_domain_id_text_hash")),
         **OPTIONS,
+    )
+    op.create_index(op.f("ix_intent_texts_claimed_by"), "intent_texts", ["claimed_by"], unique=False)
+    op.create_index(
+        op.f("ix_intent_texts_domain_id_proposed_label"), "intent_texts", ["domain_id", "proposed_label"], unique=False
     )
     op.create_index(
         op.f("ix_intent_texts_domain_id_state_priority"),
@@ -268,6 +266,7 @@ def upgrade() -> None:
         ["domain_id", "training_status", "is_gold"],
         unique=False,
     )
+    op.create_index(op.f("ix_intent_texts_projection_due"), "intent_texts", ["projection_due"], unique=False)
     op.create_table(
         "intent_annotations",
         sa.Column("id", Id, nullable=False),
@@ -296,10 +295,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["text_id"], ["intent_texts.id"], name=op.f("fk_intent_annotations_text_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_intent_annotations")),
         sa.UniqueConstraint(
-            "text_id",
-            "labeler_id",
-            "revision",
-            name=op.f("uq_intent_annotations_text_id_labeler_id_revision"),
+            "text_id", "labeler_id", "revision", name=op.f("uq_intent_annotations_text_id_labeler_id_revision")
         ),
         **OPTIONS,
     )
@@ -309,6 +305,7 @@ def upgrade() -> None:
         ["domain_id", "labeler_id"],
         unique=False,
     )
+    op.create_index(op.f("ix_intent_annotations_supersedes_id"), "intent_annotations", ["supersedes_id"], unique=False)
     op.create_table(
         "intent_batch_items",
         sa.Column("batch_id", Id, autoincrement=False, nullable=False),
@@ -340,10 +337,7 @@ def upgrade() -> None:
         **OPTIONS,
     )
     op.create_index(
-        op.f("ix_intent_leases_domain_id_labeler_id"),
-        "intent_leases",
-        ["domain_id", "labeler_id"],
-        unique=False,
+        op.f("ix_intent_leases_domain_id_labeler_id"), "intent_leases", ["domain_id", "labeler_id"], unique=False
     )
     op.create_table(
         "intent_model_activations",
@@ -371,10 +365,7 @@ def upgrade() -> None:
         **OPTIONS,
     )
     op.create_index(
-        op.f("ix_intent_model_activations_version_id"),
-        "intent_model_activations",
-        ["version_id"],
-        unique=False,
+        op.f("ix_intent_model_activations_version_id"), "intent_model_activations", ["version_id"], unique=False
     )
     op.create_table(
         "intent_replicas",
@@ -429,11 +420,9 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("source IN ('served', 'external')", name=op.f("ck_intent_user_questions_source")),
         sa.CheckConstraint(
-            "training_status IN ('pending', 'used', 'skipped')",
-            name=op.f("ck_intent_user_questions_training_status"),
+            "training_status IN ('pending', 'used', 'skipped')", name=op.f("ck_intent_user_questions_training_status")
         ),
         sa.CheckConstraint("confidence >= 0 AND confidence <= 1", name=op.f("ck_intent_user_questions_confidence")),
-        sa.ForeignKeyConstraint(["domain_id"], ["intent_domains.id"], name=op.f("fk_intent_user_questions_domain_id")),
         sa.ForeignKeyConstraint(["text_id"], ["intent_texts.id"], name=op.f("fk_intent_user_questions_text_id")),
         sa.PrimaryKeyConstraint("question_id", name=op.f("pk_intent_user_questions")),
         sa.UniqueConstraint("domain_id", "request_id", name=op.f("uq_intent_user_questions_domain_id_request_id")),
@@ -445,7 +434,12 @@ def upgrade() -> None:
         ["domain_id", "asked_at"],
         unique=False,
     )
-    op.create_index(op.f("ix_intent_user_questions_text_id"), "intent_user_questions", ["text_id"], unique=False)
+    op.create_index(
+        op.f("ix_intent_user_questions_text_id_question_id"),
+        "intent_user_questions",
+        ["text_id", "question_id"],
+        unique=False,
+    )
 
 
 def downgrade() -> None:

@@ -46,9 +46,7 @@ def json_lines(*rows):
         ("a", "user_input;intent_code\n打开浏览器;app\n明天下雨吗，带不带伞;weather\n"),
     ],
 )
-def test_every_format_gives_the_same_rows_with_and_without_gzip_and_byte_order_mark(
-    read, name, content, mark, packed
-):
+def test_every_format_gives_the_same_rows_with_and_without_gzip_and_byte_order_mark(read, name, content, mark, packed):
     encoded = (mark + content).encode()
     rows = read(gzip.compress(encoded), name + ".gz") if packed else read(encoded, name)
     assert pairs(rows) == pairs(ROWS)
@@ -67,9 +65,7 @@ def test_gzip_is_known_by_its_content_and_not_by_the_name(read):
     ],
 )
 def test_levels_of_one_label_are_joined_to_its_path(read, name, content):
-    assert read(content, name) == [
-        LabelledRow(int(name == "a.csv") + 1, "开不了机", "硬件故障 > 电源问题 > 无法开机")
-    ]
+    assert read(content, name) == [LabelledRow(int(name == "a.csv") + 1, "开不了机", "硬件故障 > 电源问题 > 无法开机")]
 
 
 def test_labels_are_normalised_as_the_taxonomy_does_and_texts_stay_as_they_are(read):
@@ -242,9 +238,7 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path, name):
 
 
 def test_a_truncated_gzip_gives_its_rows_and_then_says_that_it_is_not_whole(tmp_path):
-    lines = "".join(
-        json_lines({"text": f"question {n * 7919 % 10_007}", "label": "x"}) + "\n" for n in range(50_000)
-    )
+    lines = "".join(json_lines({"text": f"question {n * 7919 % 10_007}", "label": "x"}) + "\n" for n in range(50_000))
     packed = gzip.compress(lines.encode())
     path = tmp_path / "cut.jsonl.gz"
     path.write_bytes(packed[: len(packed) // 2])
@@ -254,9 +248,11 @@ def test_a_truncated_gzip_gives_its_rows_and_then_says_that_it_is_not_whole(tmp_
         list(rows)
 
 
-def test_a_file_that_unpacks_to_more_than_the_bound_is_refused_within_bounded_memory(tmp_path):
+@pytest.mark.parametrize("begins", [b"{", b"["])
+def test_a_file_that_unpacks_to_more_than_the_bound_is_refused_within_bounded_memory(tmp_path, begins):
     path = tmp_path / "bomb.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as bomb:
+        bomb.write(begins)
         for _ in range(64):
             bomb.write(b"a" * MAX_PIECE_BYTES)
     assert path.stat().st_size < 1_000_000

@@ -30,8 +30,7 @@ def test_questions_have_exactly_the_labels_of_the_taxonomy_each_with_enough_exam
 def test_questions_are_distinct_even_without_punctuation_and_personal_data():
     assert len(QUESTIONS) >= 1200
     keys = Counter(
-        re.sub(r"[\W_]+", "", text_key(mask(normalise(question.text)))) or question.text
-        for question in QUESTIONS
+        re.sub(r"[\W_]+", "", text_key(mask(normalise(question.text)))) or question.text for question in QUESTIONS
     )
     assert [key for key, count in keys.items() if count > 1] == []
 

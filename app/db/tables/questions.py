@@ -19,6 +19,8 @@ class UserQuestion(Created, Base):
     __table_args__ = table_options(
         UniqueConstraint("domain_id", "request_id"),
         Index(None, "domain_id", "asked_at"),
+        # "The oldest ones without a text" is a range of it, whatever the backlog.
+        Index(None, "text_id", "question_id"),
         CheckConstraint(
             "method IN ('local_model', 'keyword_fallback', 'generative', 'llm_fallback', 'none')",
             name="method",
@@ -29,7 +31,9 @@ class UserQuestion(Created, Base):
     )
 
     question_id: Mapped[str] = mapped_column(UuidText, primary_key=True)
-    domain_id: Mapped[int] = mapped_column(ForeignKey("intent_domains.id"))
+    # No foreign key: with one, on MySQL and MariaDB every answer would wait for whoever holds the domain, and opening a
+    # batch or taking in a file holds it for seconds. Domains are never deleted.
+    domain_id: Mapped[int] = mapped_column(Id)
     request_id: Mapped[str | None] = mapped_column(String(255))
     body_hash: Mapped[str] = mapped_column(HashText)
     user_hash: Mapped[str | None] = mapped_column(HashText)
@@ -37,7 +41,7 @@ class UserQuestion(Created, Base):
     question: Mapped[str | None] = mapped_column(LongText)
     text_hash: Mapped[str] = mapped_column(HashText)
     # Null until the question is folded into its text, right after its own commit.
-    text_id: Mapped[int | None] = mapped_column(ForeignKey("intent_texts.id"), index=True, type_=Id)
+    text_id: Mapped[int | None] = mapped_column(ForeignKey("intent_texts.id"), type_=Id)
     source: Mapped[str] = mapped_column(String(16), default="served")
     train_allowed: Mapped[bool] = mapped_column(default=True)
     asked_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -23,6 +23,7 @@ class Text(Created, Base):
         Index(None, "domain_id", "state", "priority"),
         Index(None, "domain_id", "state", "text_hash"),
         Index(None, "domain_id", "training_status", "is_gold"),
+        Index(None, "domain_id", "proposed_label"),
         CheckConstraint("state IN ('unlabelled', 'labelled', 'skipped')", name="state"),
         CheckConstraint("training_status IN ('pending', 'claimed', 'used', 'skipped')", name="training_status"),
         CheckConstraint("(state = 'labelled') = (label_id IS NOT NULL)", name="label"),
@@ -62,6 +63,6 @@ class Text(Created, Base):
     label_source: Mapped[str | None] = mapped_column(String(16))
     proposed_label: Mapped[str | None] = mapped_column(LabelText)
     training_status: Mapped[str] = mapped_column(String(16), default="pending")
-    claimed_by: Mapped[int | None] = mapped_column(ForeignKey("intent_model_training_batches.id"), type_=Id)
+    claimed_by: Mapped[int | None] = mapped_column(ForeignKey("intent_model_training_batches.id"), index=True, type_=Id)
     # More twins than one statement may touch: the clock brings them after.
-    projection_due: Mapped[bool] = mapped_column(default=False)
+    projection_due: Mapped[bool] = mapped_column(default=False, index=True)

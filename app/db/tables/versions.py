@@ -16,7 +16,7 @@ class ModelVersion(Created, Base):
     __tablename__ = "intent_model_versions"
     __table_args__ = table_options(
         UniqueConstraint("version"),
-        # True or null, never false: many nulls may stand beside one true, so the database itself allows one active version.
+        # True or null, never false: many nulls may stand beside one true, so the database allows one active version.
         UniqueConstraint("domain_id", "is_active"),
         CheckConstraint("is_active = true", name="is_active"),
         CheckConstraint("status IN ('passed', 'refused', 'failed', 'rolled_back')", name="status"),

@@ -1,0 +1,165 @@
+"""The members of a batch: which texts may be trained on, which are frozen in it, and which it holds claimed."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session
+
+from app.db.tables import BatchItem, Domain, Label, Text, TrainingBatch, UserQuestion
+from app.errors import BatchState, OneClass
+
+LEAST_TEXTS_PER_LABEL = 2
+PAGE = 1000
+
+# The rows are not in the session: there is nothing to bring up to date.
+_BLIND = {"synchronize_session": False}
+
+
+def usable(domain_id: int) -> Any:
+    """Labelled, allowed and kept: what may be in a batch at all.
+
+    A proposal stored under 其他 waits until it is a label of its own: training it as 其他 would teach the wrong thing.
+    """
+    return (
+        (Text.domain_id == domain_id)
+        & (Text.state == "labelled")
+        & (Text.train_allowed.is_(True))
+        & (Text.text.is_not(None))
+        & (Text.proposed_label.is_(None))
+    )
+
+
+def trainable(domain_id: int) -> Any:
+    """The condition for a text to be trained on: usable, not gold, and its label still in the taxonomy."""
+    return (
+        usable(domain_id)
+        & (Text.is_gold.is_(False))
+        & Text.label_id.in_(select(Label.id).where(Label.domain_id == domain_id, Label.status == "active"))
+    )
+
+
+def of_role(session: Session, domain: Domain, labels: Mapping[int, str], role: str) -> list[dict[str, Any]]:
+    """The texts that play this role today, with their labels, by id. New ones are locked.
+
+    Without the lock a person could answer one of them again between this look and the claim, and that answer would
+    count as trained on. `labels` are looked up here and not joined: a join would lock their rows as well.
+    """
+    statement = select(Text.id, Text.label_id).where(usable(domain.id)).order_by(Text.id)
+    if role == "gold":
+        statement = statement.where(Text.is_gold.is_(True))
+    else:
+        status = "pending" if role == "new" else "used"
+        statement = statement.where(Text.is_gold.is_(False), Text.training_status == status)
+    rows: Iterable[tuple[int, int | None]] = session.execute(statement).all()
+    if role == "new":
+        # Found first and locked by their ids: a search that locks would, on MariaDB, lock all that it looks at.
+        pages = _pages([text_id for text_id, _ in rows])
+        locking = statement.with_for_update(key_share=True)
+        rows = [row for page in pages for row in session.execute(locking.where(Text.id.in_(page)))]
+    return [
+        {"text_id": text_id, "role": role, "label_id": label_id, "label": path}
+        for text_id, label_id in rows
+        if label_id is not None and (path := labels.get(label_id)) is not None
+    ]
+
+
+def claim(session: Session, batch: TrainingBatch, text_ids: Sequence[int]) -> None:
+    """Mark these texts, which the caller has locked, as held by the batch."""
+    for page in _pages(text_ids):
+        session.execute(
+            update(Text).where(Text.id.in_(page)).values(training_status="claimed", claimed_by=batch.id),
+            execution_options=_BLIND,
+        )
+
+
+def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Lists of a length that one statement takes. Named one by one: for a subquery MariaDB would scan the table."""
+    return (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
+
+
+def refuse_one_class(domain: Domain, members: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse members whose labels training could not tell apart.
+
+    Raises:
+        OneClass: fewer than two labels have two texts each.
+    """
+    counts = Counter(member["label_id"] for member in members)
+    enough = sum(count >= LEAST_TEXTS_PER_LABEL for count in counts.values())
+    if enough < 2:
+        raise OneClass(
+            f"domain {domain.name!r} has {enough} label(s) with at least two texts to train on; training needs two",
+            trainable_labels=enough,
+        )
+
+
+def digest(items: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 over texts, roles and labels in their order, as 64 hex digits."""
+    sha256 = hashlib.sha256()
+    for item in items:
+        sha256.update(f"{item['text_id']}\t{item['role']}\t{item['label_id']}\n".encode())
+    return sha256.hexdigest()
+
+
+def has_label_beside(session: Session, domain: Domain, batch: TrainingBatch) -> bool:
+    """Whether a label waits that this batch did not hold. Told by what it held, not by times of different machines."""
+    held = exists().where(
+        BatchItem.batch_id == batch.id, BatchItem.text_id == Text.id, BatchItem.label_id == Text.label_id
+    )
+    statement = select(Text.id).where(trainable(domain.id), Text.training_status == "pending", ~held).limit(1)
+    return session.scalar(statement) is not None
+
+
+def one_class_reason(session: Session, domain: Domain) -> str | None:
+    """In words that a batch opened now would be refused for its one class, or None."""
+    counts = session.execute(
+        select(Text.label_id, func.count(Text.id))
+        .where(trainable(domain.id), Text.training_status.in_(["pending", "used"]))
+        .group_by(Text.label_id)
+    ).all()
+    if sum(count >= LEAST_TEXTS_PER_LABEL for _, count in counts) < 2:
+        return "fewer than two labels have two texts to train on"
+    return None
+
+
+def claim_again(session: Session, batch: TrainingBatch) -> None:
+    """Take back the new texts of a failed batch, all of them and with the labels that it froze.
+
+    Raises:
+        BatchState: one was answered anew or is in another batch.
+    """
+    unchanged = session.scalars(
+        select(Text.id)
+        .join(BatchItem, BatchItem.text_id == Text.id)
+        .where(
+            BatchItem.batch_id == batch.id,
+            BatchItem.role == "new",
+            Text.training_status == "pending",
+            Text.label_id == BatchItem.label_id,
+            Text.proposed_label.is_(None),
+        )
+        .order_by(Text.id)
+        .with_for_update(of=Text, key_share=True)
+    ).all()
+    if len(unchanged) != batch.question_count:
+        raise BatchState(f"labels of batch {batch.batch_id} were changed or went into another batch: open a new one")
+    claim(session, batch, unchanged)
+
+
+def end_claim(session: Session, batch_pk: int, status: str) -> None:
+    """Let go of what the batch holds. Texts that were labelled anew meanwhile have left the claim, and keep waiting."""
+    # Locked before their questions are looked for: a twin that is being folded in is then seen here, or sees this.
+    claimed = session.scalars(
+        select(Text.id).where(Text.claimed_by == batch_pk).order_by(Text.id).with_for_update(key_share=True)
+    ).all()
+    for page in _pages(claimed):
+        session.execute(
+            update(UserQuestion).where(UserQuestion.text_id.in_(page)).values(training_status=status),
+            execution_options=_BLIND,
+        )
+        session.execute(
+            update(Text).where(Text.id.in_(page)).values(training_status=status, claimed_by=None),
+            execution_options=_BLIND,
+        )

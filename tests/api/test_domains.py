@@ -1,0 +1,106 @@
+"""Domains and taxonomies over HTTP, and the 404 of a domain that is not there."""
+
+import re
+
+import pytest
+
+from tests.api.conftest import LOOP, Service
+from tests.serving.artifacts import LABELS
+
+
+def test_domain_is_made_with_its_defaults(any_service: Service) -> None:
+    answer = any_service.post(f"{LOOP}/domains", {"name": "after-sales_2"})
+    assert answer.status_code == 201
+    made = answer.json()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", made.pop("created_at"))
+    assert made == {
+        "name": "after-sales_2", "task": "single_label", "keep_text": True, "gate": "auto", "recipe": "ngram",
+        "taxonomy_version": 0, "active_version": None, "epoch": 0,
+    }  # fmt: skip
+    listed = any_service.get(f"{LOOP}/domains").json()
+    assert [domain["name"] for domain in listed["items"]] == ["default", "after-sales_2"]
+    assert listed["next_cursor"] is None
+    again = any_service.post(f"{LOOP}/domains", {"name": "after-sales_2"})
+    assert (again.status_code, again.json()["code"]) == (409, "domain_exists")
+
+
+def test_multi_label_domain_is_refused_with_a_clear_message(service: Service) -> None:
+    answer = service.post(f"{LOOP}/domains", {"name": "many", "task": "multi_label"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "task_unsupported")
+    assert "single_label" in answer.json()["detail"]
+    assert "many" not in [domain["name"] for domain in service.get(f"{LOOP}/domains").json()["items"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"name": ""}, {"name": "A"}, {"name": "a b"}, {"name": "-a"}, {"name": "a" * 49}, {"name": "a\x00"},
+     {"name": "域"}, {"name": "a\n"}, {"name": None}, {"name": "ok", "gate": "never"}, {"name": "ok", "recipe": "bert"},
+     {"name": "ok", "keep_text": "no"}, {"name": "ok", "task": "ner"}, {"name": "a" * 201}],
+)  # fmt: skip
+def test_domain_that_cannot_be_is_refused(calm: Service, body: dict[str, object]) -> None:
+    answer = calm.post(f"{LOOP}/domains", body)
+    assert answer.status_code == 422
+    assert len(calm.get(f"{LOOP}/domains").json()["items"]) == 1
+
+
+@pytest.mark.parametrize("domain", ["nowhere", "default ", "Default", "a\x00b", "域", "' OR 1=1 --", ""])
+def test_unknown_domain_is_404_everywhere(any_service: Service, domain: str) -> None:
+    http = any_service.http
+    answers = [
+        http.post("/classify", json={"text": "x", "domain": domain}),
+        http.post("/classify/batch", json={"texts": ["x"], "domain": domain}),
+        http.post(f"{LOOP}/questions", json={"question": "x", "domain": domain}),
+        http.get(f"{LOOP}/questions/unlabeled", params={"domain": domain}),
+        http.get(f"{LOOP}/questions/unlabeled", params={"domain": domain, "labeler_id": "ana"}),
+        http.get(f"{LOOP}/stats", params={"domain": domain}),
+        http.get(f"{LOOP}/taxonomy", params={"domain": domain}),
+        http.put(f"{LOOP}/taxonomy", params={"domain": domain}, json=["甲"]),
+        http.get(f"{LOOP}/batches", params={"domain": domain}),
+        http.post(f"{LOOP}/batches", json={"domain": domain}),
+        http.get(f"{LOOP}/models", params={"domain": domain}),
+        http.get(f"{LOOP}/models/active", params={"domain": domain}),
+        http.post(f"{LOOP}/models/rollback", json={"domain": domain}),
+    ]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(404, "domain_not_found")] * 13
+    assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+
+
+@pytest.mark.parametrize(
+    "taxonomy",
+    [{"root": {"硬件故障": {"电源问题": ["无法开机"]}, "售后服务": ["退货"], "其他": None}}, list(LABELS),
+     {"labels": list(LABELS)}, {"硬件故障": {"电源问题": ["无法开机"]}, "售后服务": ["退货"], "其他": []},
+     [{"path": LABELS[0]}, {"path": LABELS[1]}, "其他"]],
+)  # fmt: skip
+def test_taxonomy_is_read_in_all_its_forms(service: Service, taxonomy: object) -> None:
+    answer = service.http.put(f"{LOOP}/taxonomy", json=taxonomy)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert set(body) == {"domain", "version", "labels"}
+    assert [label["label"] for label in body["labels"]] == list(LABELS)
+    assert body["labels"][0] == {
+        "id": 1, "label": LABELS[0], "path": LABELS[0].split(" > "), "status": "active", "guideline": None,
+    }  # fmt: skip
+    assert service.get(f"{LOOP}/taxonomy").json() == body
+
+
+def test_label_keeps_its_id_and_one_that_leaves_is_retired(service: Service) -> None:
+    ids = {label["label"]: label["id"] for label in service.put_taxonomy("甲", "乙")}
+    after = {label["label"]: (label["id"], label["status"]) for label in service.put_taxonomy("乙", "丙")}
+    assert after["乙"] == (ids["乙"], "active")
+    assert after["甲"] == (ids["甲"], "retired")
+    assert after["丙"][1] == "active"
+
+
+@pytest.mark.parametrize(
+    "taxonomy",
+    [[], {}, None, "甲", 5, [1], [None], ["甲", "甲"], ["甲", "甲 > 乙"], {"root": {"a > b": ["c"]}}, {"root": 5},
+     ["x" * 101], [" > "], ["a > "], {"a": {"b": 5}}, [{"path": 1}], ["\x00\u200b" * 400], [["a"]],
+     [f"l{i}" for i in range(10_001)], {"x" * 1_000_000: ["y"]}],
+)  # fmt: skip
+def test_taxonomy_that_cannot_be_read_is_refused_whole_and_in_short(service: Service, taxonomy: object) -> None:
+    service.put_taxonomy("甲", "乙")
+    answer = service.http.put(f"{LOOP}/taxonomy", json=taxonomy)
+    assert answer.status_code == 422, answer.text[:300]
+    assert answer.json()["code"] in ("taxonomy_invalid", "validation_error")
+    assert len(answer.content) < 4_000
+    assert [label["label"] for label in service.get(f"{LOOP}/taxonomy").json()["labels"]] == ["甲", "乙"]
