@@ -94,12 +94,6 @@ class LevelsInsteadOfLabel(Malformed):
     code = "levels_not_label"
 
 
-class UnknownRecipe(Malformed):
-    """There is no such recipe."""
-
-    code = "unknown_recipe"
-
-
 class TaskUnsupported(Malformed):
     """This kind of domain cannot be trained yet."""
 

@@ -34,8 +34,7 @@ def missing(what: str) -> None:
 
 
 def _program(name: str, *places: str) -> str | None:
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *places]))
-    return found
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *places]))
 
 
 def _newest_postgresql() -> str | None:
@@ -124,6 +123,9 @@ def postgresql() -> Iterator[str]:
                     "max_connections=200",
                     "-c",
                     "shared_buffers=64MB",
+                    # What is tested is what our processes survive, not a power cut of this server.
+                    "-c",
+                    "fsync=off",
                 ],
             ),
             stdout=subprocess.DEVNULL,
@@ -178,6 +180,7 @@ def mariadb() -> Iterator[str]:
                     "--skip-log-bin",
                     "--max-connections=300",
                     "--innodb-buffer-pool-size=64M",
+                    "--innodb-flush-log-at-trx-commit=0",
                 ],
             ),
             stdout=subprocess.DEVNULL,

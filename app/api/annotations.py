@@ -84,6 +84,7 @@ def label(question_id: PathId, body: LabelRequest, work: Work, given: ServicesDe
         time_intent=body.correct_time_intent,
         proposed_label=body.proposed_label,
         supersedes=body.supersedes,
+        lease_token=body.lease_token,
         proposal_size=given.proposal_size,
     )
     return AnnotationOut(
@@ -119,5 +120,5 @@ def skip(question_id: PathId, body: LabelerRequest, work: Work) -> StateOut:
 @router.post("/release", response_model=StateOut, responses=responses(400, 404, 409, 413, 422, 503))
 def release(question_id: PathId, body: LabelerRequest, work: Work) -> StateOut:
     """Hand the question back unanswered: another labeler gets it at once."""
-    text = work(annotations.release, question_id, labeler_id=body.labeler_id)
+    text = work(annotations.release, question_id, labeler_id=body.labeler_id, lease_token=body.lease_token)
     return StateOut(question_id=question_id, state=text.state)

@@ -13,6 +13,7 @@ from app.db.tables import Annotation, Domain, Label, Lease, Text
 from app.errors import (
     AlreadyLabelled,
     Leased,
+    LeaseLost,
     Malformed,
     NoTexts,
     NothingToUndo,
@@ -48,6 +49,7 @@ def submit(
     time_intent: dict[str, Any] | None = None,
     proposed_label: str | None = None,
     supersedes: int | None = None,
+    lease_token: str | None = None,
     proposal_size: int = PROPOSAL_SIZE,
 ) -> Submitted:
     """Label the text of a question, and with it all its twins.
@@ -56,12 +58,12 @@ def submit(
     annotation that counts now.
 
     Raises:
-        NotFound, NoTexts, Leased, AlreadyLabelled, and what `taxonomy.resolve` raises.
+        NotFound, NoTexts, Leased, LeaseLost, AlreadyLabelled, and what `taxonomy.resolve` raises.
     """
     text = _text_for_update(session, question_id)
     domain = _domain(session, text)
     label, proposed_label = _resolve(session, domain, correct_intent, proposed_label)
-    _refuse_if_not_mine(session, text, labeler_id, supersedes)
+    _refuse_if_not_mine(session, text, labeler_id, supersedes, lease_token)
     annotation = Annotation(
         domain_id=domain.id,
         text_id=text.id,
@@ -140,7 +142,14 @@ def undo(session: Session, question_id: str, *, labeler_id: str) -> Text:
     return text
 
 
-def skip(session: Session, question_id: str, *, labeler_id: str, reason: str | None = None) -> Text:
+def skip(
+    session: Session,
+    question_id: str,
+    *,
+    labeler_id: str,
+    reason: str | None = None,
+    lease_token: str | None = None,
+) -> Text:
     """Hide the text from this labeler; a second labeler's skip retires it.
 
     Raises:
@@ -152,7 +161,7 @@ def skip(session: Session, question_id: str, *, labeler_id: str, reason: str | N
         raise AlreadyLabelled("this question is labelled already", annotation_id=text.annotation_id)
     if text.state == "skipped":
         raise Retired("two labelers skipped this question already")
-    _refuse_if_leased(session, text, labeler_id)
+    _refuse_if_leased(session, text, labeler_id, lease_token)
     session.add(
         Annotation(
             domain_id=text.domain_id,
@@ -172,7 +181,7 @@ def skip(session: Session, question_id: str, *, labeler_id: str, reason: str | N
     return text
 
 
-def release(session: Session, question_id: str, *, labeler_id: str) -> Text:
+def release(session: Session, question_id: str, *, labeler_id: str, lease_token: str | None = None) -> Text:
     """Hand a text back unanswered. Without a lease nothing happens.
 
     Raises:
@@ -180,7 +189,7 @@ def release(session: Session, question_id: str, *, labeler_id: str) -> Text:
         Leased: another labeler holds it.
     """
     text = _text_for_update(session, question_id)
-    _refuse_if_leased(session, text, labeler_id)
+    _refuse_if_leased(session, text, labeler_id, lease_token)
     _end_lease(session, text)
     session.flush()
     return text
@@ -263,7 +272,9 @@ def _promote(session: Session, domain: Domain, proposed: str, size: int) -> None
         apply(session, text, annotation)
 
 
-def _refuse_if_not_mine(session: Session, text: Text, labeler_id: str, supersedes: int | None) -> None:
+def _refuse_if_not_mine(
+    session: Session, text: Text, labeler_id: str, supersedes: int | None, lease_token: str | None
+) -> None:
     if text.state == "skipped" and supersedes is None:
         raise Retired("two labelers skipped this question: it is no longer asked")
     if text.annotation_id is not None:
@@ -276,13 +287,18 @@ def _refuse_if_not_mine(session: Session, text: Text, labeler_id: str, supersede
         return
     if supersedes is not None:
         raise AlreadyLabelled("no annotation counts here that could be superseded", annotation_id=None)
-    _refuse_if_leased(session, text, labeler_id)
+    _refuse_if_leased(session, text, labeler_id, lease_token)
 
 
-def _refuse_if_leased(session: Session, text: Text, labeler_id: str) -> None:
+def _refuse_if_leased(session: Session, text: Text, labeler_id: str, lease_token: str | None) -> None:
     lease = session.scalar(select(Lease).where(Lease.text_id == text.id))
-    if lease is not None and lease.labeler_id != labeler_id and lease.expires_at > database_time(session):
+    if lease is None or lease.expires_at <= database_time(session):
+        return
+    if lease.labeler_id != labeler_id:
         raise Leased("another labeler holds this question", lease_expires_at=_iso(lease.expires_at))
+    # Two people under one name: the one whose lease ran out must not answer over the other's shoulder.
+    if lease_token is not None and lease_token != lease.token:
+        raise LeaseLost("this lease ended, and the question was leased anew under the same labeler_id")
 
 
 def _end_lease(session: Session, text: Text) -> None:

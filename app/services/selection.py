@@ -93,9 +93,9 @@ def rescore(session: Session, waiting: Sequence[WaitingText], topk: Sequence[lis
 def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Generator) -> Draw:
     """Bring gold candidates into the queue by a uniform draw, up to their share of one selection of `size`.
 
-    The share shrinks as gold is labelled, and its interval with it. Where nothing else waits, the selection is all gold: the
-    candidates are then all that is left to ask. Every drawn text that still waits takes the place of a random one of
-    the queue, at each draw anew: fresh and more uncertain texts pass a fixed place all the time, and gold would starve.
+    The share shrinks as gold is labelled, and its interval with it. Where nothing else waits, the selection is all
+    gold: the candidates are then all that is left to ask. Every drawn text that still waits takes the place of a random
+    one of the queue, at each draw anew: more uncertain texts pass a fixed place all the time, and gold would starve.
     The domain must be locked: two draws at once would take two quotas.
     """
     waiting = (Text.domain_id == domain.id) & (Text.state == "unlabelled") & Text.text.is_not(None)

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.intent.cascade import Tier
@@ -68,6 +68,16 @@ class Runtime:
                 _refuse_unknown_labels(scorer.label_ids, release.paths)
                 tiers = (LocalModel(scorer, release.version),)
             self._loaded = {**self._loaded, release.state.name: Loaded(release, tiers)}
+
+    def answer_without_model(self, release: Release) -> None:
+        """Know a domain whose first version cannot be loaded: its questions are logged, and answered with no label.
+
+        It stands at epoch 0, before any flip, so that what it should serve is tried again.
+        """
+        with self._swapping:
+            state = replace(release.state, epoch=0)
+            bare = Release(state, None, None, None, 1.0, release.paths)
+            self._loaded = {**self._loaded, state.name: Loaded(bare, ())}
 
     def _scorer(self, digest: str) -> Scorer:
         known = self._scorers.get(digest)

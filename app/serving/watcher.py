@@ -80,6 +80,8 @@ class Watcher:
             self._runtime.swap(release)
         except LoadFailed as error:
             logger.warning("domain %s keeps its version: %s", state.name, error)
+            if self._runtime.find(state.name) is None:
+                self._runtime.answer_without_model(release)
             self._failed[state.name] = (release, time.monotonic())
             self._errors[state.name] = str(error)
             self._say(release, str(error), corrupt=error.corrupt, at_once=True)

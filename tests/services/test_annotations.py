@@ -13,6 +13,7 @@ from app.errors import (
     AlreadyLabelled,
     IntentError,
     Leased,
+    LeaseLost,
     Malformed,
     NoTexts,
     NotFound,
@@ -167,6 +168,25 @@ def test_a_late_writer_whose_lease_another_took_over_changes_nothing(work: UnitO
         label(work, question_id, "甲", by="ana")
 
     assert _answer(work, question_id) == ["乙"]
+
+
+def test_the_token_of_an_ended_lease_fences_off_a_second_person_of_the_same_name(sqlite_work: UnitOfWork) -> None:
+    question_id = _one(sqlite_work)
+    [old] = _lease(sqlite_work, "ana")
+    expire_leases(sqlite_work)
+    [new] = _lease(sqlite_work, "ana")
+
+    for act in (annotations.skip, annotations.release):
+        with pytest.raises(LeaseLost):
+            sqlite_work(act, question_id, labeler_id="ana", lease_token=old.lease_token)
+    with pytest.raises(LeaseLost):
+        sqlite_work(
+            annotations.submit, question_id, correct_intent=["甲"], labeler_id="ana", lease_token=old.lease_token
+        )
+    assert _state(sqlite_work, question_id) == ("unlabelled", "pending")
+
+    sqlite_work(annotations.submit, question_id, correct_intent=["乙"], labeler_id="ana", lease_token=new.lease_token)
+    assert _answer(sqlite_work, question_id) == ["乙"]
 
 
 def test_an_expired_lease_that_nobody_took_hinders_nobody(sqlite_work: UnitOfWork) -> None:

@@ -87,6 +87,20 @@ def test_the_quota_is_never_exceeded_however_often_gold_is_drawn(work: UnitOfWor
     assert work(_draw, 20) == selection.Draw(0, 9, 0.0)
 
 
+def test_gold_that_others_have_passed_gets_a_new_place_at_the_next_draw(sqlite_work: UnitOfWork) -> None:
+    _pool(sqlite_work, gold=3, others=20)
+    sqlite_work(_draw, 20)
+    drawn = _drawn(sqlite_work)
+    passed = sqlite_work(lambda session: session.execute(update(Text).where(Text.id.in_(drawn)).values(priority=0.0)))
+    assert passed is not None
+
+    sqlite_work(_draw, 20, seed=1)
+
+    places = [priority for text_id, priority in column(sqlite_work, Text.id, Text.priority) if text_id in drawn]
+    assert _drawn(sqlite_work) == drawn
+    assert min(places) > 0.0
+
+
 def test_labelled_gold_makes_room_for_more(sqlite_work: UnitOfWork) -> None:
     gold, _ = _pool(sqlite_work, gold=8, others=20)
     sqlite_work(_draw, 20)

@@ -236,3 +236,27 @@ def test_artifact_damaged_after_it_was_loaded_serves_on(runtime: Runtime, artifa
     watcher.look()
     assert watcher.errors == {}
     assert runtime.find("default").release.state.epoch == 2  # type: ignore[union-attr]
+
+
+def test_service_that_starts_with_a_damaged_artifact_knows_the_domain_and_answers_without_a_model(
+    runtime: Runtime, artifact: Artifact, tmp_path: Path
+) -> None:
+    wanted = release(artifact)
+    weights = tmp_path / "artifacts" / artifact.digest / "weights.npz"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole + b"x")
+    watcher = _watch(runtime, Wanted(wanted))
+
+    watcher.look()
+
+    loaded = runtime.find(wanted.state.name)
+    assert loaded is not None
+    assert (loaded.release.version, loaded.tiers) == (None, ())
+    assert wanted.state.name in watcher.errors
+
+    weights.write_bytes(whole)
+    watcher._failed.clear()  # as after RETRY_SECONDS
+    watcher.look()
+    recovered = runtime.find(wanted.state.name)
+    assert recovered is not None
+    assert recovered.release == wanted
