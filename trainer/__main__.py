@@ -32,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", type=Path, required=True, help="spec.json, as the training job writes it")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be empty or not exist")
     options = parser.parse_args(arguments)
-    # The service that answers questions often runs on the same cores: it comes first.
-    os.nice(10)
     try:
         spec = read_spec(options.spec)
         if spec.recipe != options.recipe:
@@ -65,4 +63,6 @@ def _make_empty_folder(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # The service that answers questions often runs on the same cores: it comes first.
+    os.nice(10)
     sys.exit(main())

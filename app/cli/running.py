@@ -5,6 +5,7 @@ What takes a second to import (the web framework, the statistics of the gate) is
 
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. [default: 8001]")]
 
+# Set for the children of `up`, which end with it.
+UNDER_UP = "INTENTLOOP_UNDER_UP"
 GRACE_SECONDS = 10
 RESTART_SECONDS = 1.0
 
@@ -61,6 +64,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
         pass
     _warn_if_open(given)
     listener = _listener(given)
+    _stop_with_parent()
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(given), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
@@ -89,6 +93,7 @@ def clock() -> None:
     stop = _stopped_by_signals()
     with database(given) as work:
         keeper = Clock(context(given, work))
+        _stop_with_parent()
         keeper.start()
         logger.info("the clock runs: %s", ", ".join(f"{n} at {e.cron(given)!r}" for n, e in TIMETABLE.items()))
         while not stop.wait(1.0):
@@ -225,8 +230,26 @@ def _migrate(given: Settings) -> None:
 
 
 def _start(command: str, *arguments: str) -> subprocess.Popen[bytes]:
-    # A group of its own: Ctrl-C reaches this process alone, which then stops both in order.
-    return subprocess.Popen([sys.executable, "-m", "app", command, *arguments], start_new_session=True)
+    # A group of its own: Ctrl-C reaches this process alone, which then stops both in order. The pipe that nobody writes
+    # to ends with this process, however it ends, and the child with the pipe.
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", command, *arguments],
+        stdin=subprocess.PIPE,
+        env={**os.environ, UNDER_UP: "1"},
+        start_new_session=True,
+    )
+
+
+def _stop_with_parent() -> None:
+    """Under `up`: stop when it is gone, killed by -9 too, instead of holding the port and the clock for nobody."""
+    if os.environ.get(UNDER_UP) != "1":
+        return
+
+    def wait_for_end() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:

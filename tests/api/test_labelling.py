@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from tests.api.conftest import LOOP, Service
 from tests.serving.artifacts import LABELS
@@ -24,6 +25,12 @@ def _filled(service: Service, *texts: str) -> dict[str, str]:
     ids = {text: service.log(text) for text in texts}
     service.wait_for(lambda: service.get(f"{LOOP}/stats").json()["texts"] >= len(texts))
     return ids
+
+
+def _unfolded(service: Service) -> int:
+    with service.services.engine.connect() as connection:
+        waiting = text("SELECT count(*) FROM intent_user_questions WHERE text_id IS NULL")
+        return int(connection.execute(waiting).scalar_one())
 
 
 @pytest.fixture
@@ -83,6 +90,7 @@ def test_queue_refuses_parameters_out_of_range(calm: Service, parameters: dict[s
 
 def test_label_reaches_the_twins_there_are_and_those_that_come(ready: Service) -> None:
     first, twin = ready.log("手机开不了机"), ready.log("  手机 开不了机 ".replace(" ", ""))
+    ready.wait_for(lambda: _unfolded(ready) == 0)  # a twin that is folded later is labelled then, and not counted here
     answer = ready.label(first, LABELS[0], correct_time_intent={"type": "this_year", "target_years": [2026]})
 
     assert answer.status_code == 200

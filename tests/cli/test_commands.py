@@ -88,7 +88,9 @@ def test_a_database_of_another_release_is_one_sentence(migrated, empty_folder):
 @pytest.mark.parametrize(
     ("name", "value", "word"),
     [
-        ("PORT", "ninety", "INTENTLOOP_PORT"), ("PORT", "-1", "INTENTLOOP_PORT"), ("TIMEZONE", "Mars/Olympus", "Olympus"),
+        ("PORT", "ninety", "INTENTLOOP_PORT"),
+        ("PORT", "-1", "INTENTLOOP_PORT"),
+        ("TIMEZONE", "Mars/Olympus", "Olympus"),
         ("BATCH_LABELS", "0", "INTENTLOOP_BATCH_LABELS"), ("RETRY_DELAYS_SECONDS", "soon", "retry_delays_seconds"),
         ("CORS_ORIGINS", "[", "cors_origins"), ("LOST_AFTER_SECONDS", "nan", "INTENTLOOP_LOST_AFTER_SECONDS"),
     ],

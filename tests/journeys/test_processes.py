@@ -88,6 +88,15 @@ def test_up_ends_with_its_service(world):
     assert not world.processes()
 
 
+def test_up_that_is_killed_leaves_no_process_behind(world):
+    both = world.start("up")
+    world.wait_until_ready(both)
+    wait_for(lambda: clocks(world), what="the clock")
+    both.kill()
+    both.wait(timeout=10)
+    wait_for(lambda: not world.processes(), what="the end of service and clock")
+
+
 def cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
