@@ -56,9 +56,9 @@ def train(
             start_new_session=True,
         )
     reader = threading.Thread(target=_follow, args=(process, progress), daemon=True)
-    reader.start()
     deadline = time.monotonic() + timeout_seconds
     try:
+        reader.start()
         while process.poll() is None:
             if not wanted():
                 raise TrainerStopped("the trainer was stopped")
@@ -67,7 +67,8 @@ def train(
             time.sleep(POLL_SECONDS)
     finally:
         _end(process)
-        reader.join(timeout=5)
+        if reader.ident is not None:
+            reader.join(timeout=5)
     if process.returncode != 0:
         raise TrainerFailed(_reason(process.returncode, errors))
 
