@@ -43,6 +43,8 @@ def connect(url: str) -> Engine:
         parsed = parsed.set(drivername=f"{parsed.drivername}+pymysql")
     options: dict[str, Any] = {
         "json_serializer": _to_json,
+        # Parameters are people's texts: an error that is logged must not carry them.
+        "hide_parameters": True,
         "pool_pre_ping": True,
         "pool_size": POOL_SIZE,
         "pool_timeout": 10,
