@@ -17,7 +17,7 @@ DONE_NOT, ASKED_WRONGLY = 1, 2
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 could not be done, 2 was asked wrongly."""
     try:
-        app()
+        app(prog_name="intentloop")
     except IntentError as error:
         _end(DONE_NOT, str(error))
     except SQLAlchemyError as error:

@@ -106,6 +106,7 @@ def test_the_batch_of_a_killed_clock_is_failed_by_its_lost_heartbeat(world):
     queue_a_batch(world, LONG)
     clock = world.start("clock")
     wait_until_training(world)
+    os.kill(world.trainers()[0], signal.SIGSTOP)  # one that hangs, and does not meet its broken pipe
     kill(clock)
     # Nobody stops a trainer whose clock is gone, but the kernel.
     wait_for(lambda: not world.trainers(), seconds=5, what="the end of the trainer")
