@@ -21,6 +21,7 @@ from app.api.bodies import BodyLimit
 from app.api.dependencies import Services
 from app.db.session import UnitOfWork, connect
 from app.errors import SetupError
+from app.intent.ngram_features import load_dictionary
 from app.intent.questions import AskedQuestion
 from app.intent.releases import DomainState, Release
 from app.services import domains, intake, runs, texts
@@ -49,6 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = build(settings)
         app.state.services = services
+        # Read ahead, beside the first requests: a service's first flip to a Chinese version must not wait for it.
+        threading.Thread(target=load_dictionary, name="dictionary", daemon=True).start()
         services.watcher.start()
         services.folder.start()
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.__main__ import main
+from app.cli import opening
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTENTLOOP_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
+    # The console took its width when it was first imported, by whichever test came first.
+    monkeypatch.setattr(opening.console, "_width", 200)
     return tmp_path
 
 

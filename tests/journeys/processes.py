@@ -151,7 +151,7 @@ def installation(folder: Path, url: str, **settings: object) -> Iterator[Install
         made.end()
 
 
-def wait_for(condition: Callable[[], T], *, seconds: float = 30, what: str = "it", every: float = 0.05) -> T:
+def wait_for(condition: Callable[[], T], *, seconds: float = 90, what: str = "it", every: float = 0.05) -> T:
     """The first true value of `condition`; fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
