@@ -70,6 +70,7 @@ class Clock:
         self._scheduler.shutdown(wait=False)
         for thread in self._threads:
             thread.join(timeout=30)
+        self._guarded(lambda: self._context.work(runs.forget_replica, self._context.worker))
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)

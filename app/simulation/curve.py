@@ -54,7 +54,7 @@ def scores(truth: Sequence[str], answers: Sequence[str | None]) -> Scores:
 
 
 def summary(curve: Curve, *, labels: int, versions: int, failed_requests: int) -> dict[str, Any]:
-    """What `simulate --json` ends with (design, section 9); without any measurement the scores are 0."""
+    """What `simulate --json` ends with; without any measurement the scores are 0."""
     last = curve.last
     return {
         "accuracy": round(last.scores.accuracy, 4) if last else 0.0,

@@ -5,9 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from app.intent.evaluation import resample_weights
-from app.intent.gate import FirstProof, Rival, collapsed_labels, compare, judge, judge_first
+from app.intent.gate import FirstProof, Rival, _sign_test, collapsed_labels, compare, judge, judge_first
 
 
 def rng():
@@ -203,3 +204,9 @@ def test_a_decision_is_kept_as_plain_values():
     kept = json.loads(json.dumps(judge(truth, truth, [Rival("v1", truth)], rng()).as_json()))
     assert set(kept) == {"passed", "evidence", "reasons", "comparisons", "smallest_visible_loss"}
     assert kept["comparisons"] == [{"reference": "v1", "difference": 0.0, "low": 0.0, "high": 0.0}]
+
+
+@pytest.mark.parametrize(("lost", "won"), [(1, 0), (5, 0), (8, 2), (10, 9), (40, 12), (700, 600)])
+def test_sign_test_is_the_exact_binomial_tail(lost: int, won: int) -> None:
+    expected = binomtest(lost, lost + won, alternative="greater").pvalue
+    assert _sign_test(lost, won) == pytest.approx(expected, rel=1e-9)
