@@ -143,11 +143,22 @@ def test_random_order_never_comes_up_short(work: UnitOfWork) -> None:
     assert sorted(_ids(work(_next, "ana", 12, strategy="random"))) == sorted(ids)
 
 
+def _with_a_stretch_of(work: UnitOfWork, share: float) -> set[str]:
+    """The questions whose texts come next after at least this share of all hashes."""
+    texts_by_hash = sorted(zip(column(work, Text.text_hash), column(work, Text.question_id), strict=True))
+    places = [int(text_hash, 16) / 2**256 for text_hash, _ in texts_by_hash]
+    before = [place - (places[i - 1] if i else places[-1] - 1.0) for i, place in enumerate(places)]
+    return {question_id for (_, question_id), width in zip(texts_by_hash, before, strict=True) if width >= share}
+
+
 def test_random_order_begins_anywhere(sqlite_work: UnitOfWork) -> None:
     ids = _waiting(sqlite_work, 5)
-    first = {_ids(sqlite_work.read(_next, None, 1, strategy="random"))[0] for _ in range(200)}
-    # Even a text whose stretch of the hashes is narrow has a share of 200 draws; one at the top alone would give 1.
-    assert len(first) >= 4
+    first = {_ids(sqlite_work.read(_next, None, 1, strategy="random"))[0] for _ in range(300)}
+    # Whoever has a twentieth of all hashes before it is missed by 300 draws in one run of five million. One such stretch
+    # is always there, and with one at the top alone the others' would never be hit.
+    wide = _with_a_stretch_of(sqlite_work, 1 / 20)
+    assert wide <= first
+    assert len(first) > 1
     assert first <= set(ids)
 
 
