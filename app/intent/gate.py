@@ -149,7 +149,8 @@ def _sign_test(lost: int, won: int) -> float:
     Written out: scipy.stats would add most of a second to every start of a clock.
     """
     changes = lost + won
-    return sum(comb(changes, losses) for losses in range(lost, changes + 1)) / 2**changes
+    ways = sum(comb(changes, losses) for losses in range(lost, changes + 1))
+    return ways / (1 << changes)
 
 
 def _evidence(gold: int) -> str:

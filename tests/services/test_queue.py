@@ -154,8 +154,8 @@ def _with_a_stretch_of(work: UnitOfWork, share: float) -> set[str]:
 def test_random_order_begins_anywhere(sqlite_work: UnitOfWork) -> None:
     ids = _waiting(sqlite_work, 5)
     first = {_ids(sqlite_work.read(_next, None, 1, strategy="random"))[0] for _ in range(300)}
-    # Whoever has a twentieth of all hashes before it is missed by 300 draws in one run of five million. One such stretch
-    # is always there, and with one at the top alone the others' would never be hit.
+    # Whoever has a twentieth of all hashes before it is missed by 300 draws in one run of five million. One such
+    # stretch is always there, and with one at the top alone the others' would never be hit.
     wide = _with_a_stretch_of(sqlite_work, 1 / 20)
     assert wide <= first
     assert len(first) > 1
