@@ -24,7 +24,7 @@ $(VENV)/.serving: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.full: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing everything that tests and checks need (a minute or two) …"
-	@$(PIP) install --constraint constraints.txt --editable '.[postgresql,mysql,plot,dev]'
+	@$(PIP) install --constraint constraints.txt --editable '.[postgresql,mysql,plot,parquet,dev]'
 	@touch $@ $(VENV)/.serving
 
 .PHONY: demo

@@ -13,6 +13,7 @@ from app.db.session import UnitOfWork
 from app.errors import DomainNotFound, Malformed, NotFound
 from app.intent.questions import AskedQuestion
 from app.intent.text import normalise
+from app.services.audit import Actor
 from app.services.batches import OpeningRule
 from app.services.domains import NAME
 from app.services.intake import Logged
@@ -57,6 +58,12 @@ async def unit_of_work(request: Request) -> UnitOfWork:
     return (await services(request)).work
 
 
+async def caller(request: Request) -> Actor:  # noqa: ARG001 - who calls follows from the request once there are keys
+    """Who makes this request, for the audit trail."""
+    return Actor("local")
+
+
+Caller = Annotated[Actor, Depends(caller)]
 ServicesDep = Annotated[Services, Depends(services)]
 Work = Annotated[UnitOfWork, Depends(unit_of_work)]
 

@@ -146,6 +146,7 @@ def _version_before(session: Session, domain: Domain) -> ModelVersion | None:
                 ModelActivation.domain_id == domain.id
             )
         )
+        if version_id is not None
     ]
     epoch = domain.epoch
     while (target_id := rollback_target(history)) is not None:

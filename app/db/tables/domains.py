@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, CheckConstraint, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.tables.base import Base, Created, table_options
-from app.db.types import HashText, Id
+from app.db.types import HashText, Id, Json
 
 
 class Domain(Created, Base):
@@ -15,6 +15,7 @@ class Domain(Created, Base):
         CheckConstraint("task IN ('single_label', 'multi_label')", name="task"),
         CheckConstraint("gate IN ('auto', 'manual')", name="gate"),
         CheckConstraint("epoch >= 0", name="epoch"),
+        CheckConstraint("rule_policy IN ('auto', 'manual')", name="rule_policy"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -32,3 +33,10 @@ class Domain(Created, Base):
     epoch: Mapped[int] = mapped_column(default=0)
     batch_seq: Mapped[int] = mapped_column(default=0)
     version_seq: Mapped[int] = mapped_column(default=0)
+    rule_seq: Mapped[int] = mapped_column(default=0)
+    # The active rules are others than those that serve: the clock proves them and flips.
+    rules_due: Mapped[bool] = mapped_column(default=False)
+    # Whether mined rules with enough evidence become active by themselves, or a person decides about each.
+    rule_policy: Mapped[str] = mapped_column(String(16), default="auto")
+    # Words of this domain that the cutter must not cut.
+    dictionary: Mapped[list[str] | None] = mapped_column(Json)

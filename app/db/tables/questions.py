@@ -19,6 +19,7 @@ class UserQuestion(Created, Base):
     __table_args__ = table_options(
         UniqueConstraint("domain_id", "request_id"),
         Index(None, "domain_id", "asked_at"),
+        Index(None, "user_hash"),
         # "The oldest ones without a text" is a range of it, whatever the backlog.
         Index(None, "text_id", "question_id"),
         CheckConstraint(

@@ -38,17 +38,23 @@ class ModelVersion(Created, Base):
     evaluation: Mapped[dict[str, Any]] = mapped_column(Json)
     temperature: Mapped[float | None]
     threshold: Mapped[float]
+    # What it was proved with, and serves with when it is activated for the first time; null without rules.
+    rule_set_revision: Mapped[int | None]
+    fusion: Mapped[dict[str, Any] | None] = mapped_column(Json)
     train_count: Mapped[int] = mapped_column(default=0)
     activated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class ModelActivation(Created, Base):
-    """One flip of a domain. Append-only; a rollback is one more row, with what it restores."""
+    """One flip of a domain: a version, a rule set, and the fusion and threshold fitted for the pair.
+
+    Append-only; a change of rules is a flip too, and a rollback is one more row, with what it restores.
+    """
 
     __tablename__ = "intent_model_activations"
     __table_args__ = table_options(
         UniqueConstraint("domain_id", "epoch"),
-        CheckConstraint("kind IN ('activate', 'rollback')", name="kind"),
+        CheckConstraint("kind IN ('activate', 'rules', 'rollback')", name="kind"),
         CheckConstraint("threshold >= 0 AND threshold <= 1", name="threshold"),
     )
 
@@ -56,9 +62,10 @@ class ModelActivation(Created, Base):
     domain_id: Mapped[int] = mapped_column(ForeignKey("intent_domains.id"))
     epoch: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16), default="activate")
-    version_id: Mapped[int] = mapped_column(ForeignKey("intent_model_versions.id"), index=True, type_=Id)
+    # Null while only rules answer.
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("intent_model_versions.id"), index=True, type_=Id)
     threshold: Mapped[float]
-    # Null until the domain has rules: the frozen rule set and the weights fitted for this pair.
+    # Null while the domain serves no rules: the frozen rule set and the weights fitted for this pair.
     rule_set_revision: Mapped[int | None]
     fusion: Mapped[dict[str, Any] | None] = mapped_column(Json)
     activated_by: Mapped[str] = mapped_column(String(128))
