@@ -28,11 +28,11 @@ from app.intent.rules import Rule
 # two Chinese sets with 300 and 500 labelled texts, within 0.2 %.
 _SCALE_PENALTY: Final = 5.0
 _TRUST_PENALTY: Final = 300.0
-_OWN_PENALTY: Final = 10.0
+_OWN_PENALTY: Final = 3.0
 _LEAST_SCALE: Final = 0.05
 _KINDS: Final = tuple(sorted(PRIOR_TRUST))
 
-# A log-probability that is none: finite, so that 0 · it stays 0.
+# The score of a label that nothing speaks for.
 _NEVER: Final = -1e6
 
 
@@ -56,8 +56,8 @@ class _Problem:
     """The texts, the model's answers and the hits, as arrays.
 
     Args:
-        logs: log-probabilities of the model; the floor where only a rule speaks for a label, `_NEVER` where nothing
-            does. Shape (n, n_labels).
+        logs: log-probabilities of the model, 0 for labels that it does not know; shape (n, n_labels).
+        offsets: of those the floor where a rule speaks for the label, else `_NEVER`; 0 for all others; as `logs`.
         truth: the column of each text's label, -1 where it has none; shape (n,).
         texts, columns, rules: each hit as a text, the column of the rule's label, and the rule; shape (n_hits,).
         evidence: what each rule says by itself, in logits; shape (n_rules,).
@@ -65,6 +65,7 @@ class _Problem:
     """
 
     logs: FloatArray
+    offsets: FloatArray
     truth: IntArray
     texts: IntArray
     columns: IntArray
@@ -92,7 +93,7 @@ class _Problem:
 
     def answers(self, point: FloatArray) -> FloatArray:
         """Fused probabilities of all texts; shape (n, n_labels)."""
-        odds: FloatArray = point[0] * self.logs
+        odds: FloatArray = point[0] * self.logs + self.offsets
         np.add.at(odds, (self.texts, self.columns), self.weights(point)[self.rules])
         odds -= odds.max(axis=1, keepdims=True)
         np.exp(odds, out=odds)
@@ -105,6 +106,7 @@ class _Problem:
         hits = chosen[self.texts]
         return _Problem(
             self.logs[chosen],
+            self.offsets[chosen],
             self.truth[chosen],
             places[self.texts[hits]],
             self.columns[hits],
@@ -139,11 +141,12 @@ def fit_fusion(
     """
     if not len(truth) or not len(column_label_ids):
         return FittedFusion(fallback_fusion(rules), np.empty(0), np.empty(0, dtype=np.int64))
-    floor = log(LEAST_SHARE)
-    problem, label_ids = _problem(probabilities, column_label_ids, truth, hits, rules, floor)
+    problem, label_ids = _problem(probabilities, column_label_ids, truth, hits, rules)
     point = _fit(problem)
     weights = problem.weights(point)
-    fusion = Fusion(float(point[0]), floor, {rule.rule_id: float(w) for rule, w in zip(rules, weights, strict=True)})
+    fusion = Fusion(
+        float(point[0]), log(LEAST_SHARE), {rule.rule_id: float(w) for rule, w in zip(rules, weights, strict=True)}
+    )
     answers = _answer_out_of_fold(problem, seed)
     return FittedFusion(fusion, answers.max(axis=1), label_ids[answers.argmax(axis=1)])
 
@@ -154,7 +157,6 @@ def _problem(
     truth: Sequence[int],
     hits: Sequence[Sequence[int]],
     rules: Sequence[Rule],
-    floor: float,
 ) -> tuple[_Problem, IntArray]:
     """The problem, and the label id of each of its columns: the model's, then those that only rules know."""
     columns = {int(label_id): column for column, label_id in enumerate(column_label_ids)}
@@ -164,13 +166,15 @@ def _problem(
     texts = np.repeat(np.arange(len(hits)), [len(matched) for matched in hits])
     numbers = np.array([rule for matched in hits for rule in matched], dtype=np.int64)
     n, known = len(truth), len(column_label_ids)
-    logs = np.full((n, len(columns)), _NEVER)
-    logs[texts, speaks_for[numbers]] = floor
+    logs, offsets = np.zeros((n, len(columns))), np.full((n, len(columns)), _NEVER)
+    offsets[texts, speaks_for[numbers]] = log(LEAST_SHARE)
+    offsets[:, :known] = 0.0
     logs[:, :known] = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
     labels, counts = np.unique(np.asarray(truth, dtype=np.int64), return_counts=True)
     share = dict(zip(labels.tolist(), (counts / n).tolist(), strict=True))
     problem = _Problem(
         logs,
+        offsets,
         np.array([columns.get(int(label_id), -1) for label_id in truth], dtype=np.int64),
         texts,
         speaks_for[numbers],
@@ -186,7 +190,6 @@ def _fit(problem: _Problem) -> FloatArray:
     prior, penalties = problem.prior, problem.penalties
     rows = np.flatnonzero(problem.truth >= 0)
     hit = (rows, problem.truth[rows])
-    logs = np.where(problem.logs == _NEVER, 0.0, problem.logs)
 
     def objective(point: FloatArray) -> tuple[float, FloatArray]:
         answers = problem.answers(point)
@@ -198,7 +201,7 @@ def _fit(problem: _Problem) -> FloatArray:
             problem.rules, weights=answers[problem.texts, problem.columns], minlength=len(problem.evidence)
         )
         trust = np.bincount(problem.kinds, weights=pulls * problem.evidence, minlength=len(_KINDS))
-        return loss, np.concatenate([[float(np.vdot(answers, logs))], trust, pulls]) + penalties * away
+        return loss, np.concatenate([[float(np.vdot(answers, problem.logs))], trust, pulls]) + penalties * away
 
     bounds = [(_LEAST_SCALE, None), *[(0.0, None)] * len(_KINDS), *[(None, None)] * len(problem.evidence)]
     found = minimize(objective, prior, jac=True, method="L-BFGS-B", bounds=bounds)
