@@ -276,10 +276,9 @@ def test_out_of_fold_answers_are_calibrated_and_know_nothing_of_their_text() -> 
 
     result = fitted(probabilities, truth.tolist(), [[k] for k in range(300)], rules)
 
-    assert result.confidence.mean() < 0.45
-    learned = max(result.fusion.weights.values())
-    prior = PRIOR_TRUST["word"] * evidence_of(rules[0], 1 / 3)
-    assert learned > prior + 0.03, "each rule has seen its own text"
+    learned = [fuse(row, LABELS, [own], result.fusion)[1].max() for row, own in zip(probabilities, rules, strict=True)]
+    assert np.mean(learned) > 0.37, "the fusion for serving has seen what each rule is good for"
+    assert result.confidence.mean() < 0.34, "what answered a text had not"
 
 
 def test_a_text_whose_label_nothing_knows_teaches_nothing_and_is_answered() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from app.intent.mining import MinedRule, mine_rules
 from app.intent.rule_evidence import (
+    LEAST_LOG_ODDS,
     MiningOptions,
     expected_precision,
     log_odds,
@@ -74,15 +75,16 @@ def test_examples_that_have_the_label_come_first() -> None:
 def test_evidence_is_counted_on_folds_that_a_rule_was_not_mined_on() -> None:
     texts, labels = told()
     rng = random.Random(1)
-    # Each of these words is perfect on all texts, and on no fold after having been mined on the others.
+    # Each of these words is perfect on all texts together, and too rare to be mined without one of its two.
     for number, label in product(range(20), (1, 2)):
-        texts.append(drawn(rng, f"once{number}x{label}"))
-        labels.append(label)
+        texts += [drawn(rng, f"twice{number}x{label}"), drawn(rng, f"twice{number}x{label}")]
+        labels += [label, label]
 
     rules = mine_rules(texts, labels, options=MiningOptions(min_support=1))
 
     assert by_words(rules)[("refund",)].support == 20
-    assert not any("once" in word for rule in rules for word in rule.all_of)
+    assert not any("twice" in word for rule in rules for word in rule.all_of)
+    assert (log_odds(np.array([2]), np.array([2]), np.array([60]), 140) > LEAST_LOG_ODDS).all(), "in sample it passes"
 
 
 def test_words_of_labels_that_mean_nothing_are_hardly_ever_rules() -> None:
@@ -158,14 +160,16 @@ def test_redundant_rules_are_dropped() -> None:
 
 def test_of_too_many_rules_those_that_match_the_most_texts_together_are_kept() -> None:
     rng = random.Random(6)
-    sizes = {"alpha": 20, "beta": 16, "gamma": 12, "delta": 5}
-    texts = [drawn(rng, word) for word, size in sizes.items() for _ in range(size)]
+    sizes = {("alpha",): 6, ("alpha", "beta"): 14, ("beta",): 2, ("gamma",): 12}
+    texts = [drawn(rng, *words) for words, size in sizes.items() for _ in range(size)]
     labels = [1] * len(texts) + [2] * 60
     texts += [drawn(rng) for _ in range(60)]
 
-    rules = mine_rules(texts, labels, options=MiningOptions(limit=2))
+    assert {("alpha",), ("beta",), ("gamma",)} <= by_words(mine_rules(texts, labels)).keys()
+    two = mine_rules(texts, labels, options=MiningOptions(limit=2))
 
-    assert sorted(rule.all_of for rule in rules) == [("alpha",), ("beta",)]
+    # `beta` has more evidence than `gamma`, but nearly all of its texts have `alpha`.
+    assert by_words(two).keys() == {("alpha",), ("gamma",)}
 
 
 def test_rules_are_ordered_by_how_typical_they_are() -> None:
