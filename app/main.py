@@ -174,6 +174,7 @@ def opening_rule(settings: Settings) -> OpeningRule:
         small_labels=settings.batch_small_labels,
         small_days=settings.batch_small_days,
         retry_delays_seconds=settings.retry_delays_seconds,
+        extract_keywords=settings.extract_keywords,
     )
 
 

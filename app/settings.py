@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     batch_small_labels: int = Field(20, ge=2, description="fewer are enough when the oldest has waited …")
     batch_small_days: float = Field(7.0, ge=0, description="… so many days: rare domains must not wait for ever")
 
+    extract_keywords: bool = Field(True, description="mine keyword rules after each batch that the clock opened")
+
     # What a person is asked
     selection_size: int = Field(100, ge=1, le=10_000, description="texts in one selection: gold is drawn as its share")
     lease_seconds: int = Field(900, ge=5, le=86_400, description="how long a labeler holds a text by default")

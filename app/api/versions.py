@@ -68,6 +68,7 @@ class ActiveOut(VersionOut):
     """The version that is to serve, and how far the running services are."""
 
     epoch: int
+    rule_set_revision: int | None = Field(description="the frozen rules that serve with it")
     propagated: str = Field(examples=["2/2"])
     replicas: list[ReplicaOut]
 
@@ -101,10 +102,11 @@ class ActivationOut(BaseModel):
     """One flip."""
 
     domain: str
-    version: str
+    version: str | None
     epoch: int
     kind: str
     threshold: float
+    rule_set_revision: int | None
     activated_by: str
     reason: str
     created_at: datetime
@@ -138,6 +140,7 @@ def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
         return ActiveOut(
             **_version(session, version),
             epoch=found.epoch,
+            rule_set_revision=activations.current(session, found).rule_set_revision,
             propagated=f"{arrived}/{len(alive)}",
             replicas=[ReplicaOut.model_validate(replica, from_attributes=True) for replica in alive],
         )
@@ -198,13 +201,14 @@ def _version(session: Session, version: ModelVersion) -> dict[str, Any]:
 
 def _activation(session: Session, activation: ModelActivation) -> ActivationOut:
     domain = session.get(Domain, activation.domain_id)
-    version = session.get(ModelVersion, activation.version_id)
+    version = session.get(ModelVersion, activation.version_id) if activation.version_id else None
     return ActivationOut(
         domain=domain.name if domain else "",
-        version=version.version if version else "",
+        version=version.version if version else None,
         epoch=activation.epoch,
         kind=activation.kind,
         threshold=activation.threshold,
+        rule_set_revision=activation.rule_set_revision,
         activated_by=activation.activated_by,
         reason=activation.reason,
         created_at=activation.created_at,

@@ -57,12 +57,11 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
         found = domains.find(session, domain)
         activation = activations.current(session, found)
         version = versions.active(session, found)
-        if version is None:
-            raise AssertionError("an activation without a version")
         return {
-            "version": version.version,
+            "version": version.version if version else None,
             "epoch": activation.epoch,
             "threshold": activation.threshold,
+            "rule_set_revision": activation.rule_set_revision,
             "activated_by": activation.activated_by,
             "reason": activation.reason,
             "activated_at": activation.created_at,
@@ -74,7 +73,7 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
         print_json(shown)
     else:
         console.print(
-            f"{shown['version']}, epoch {shown['epoch']}, threshold {shown['threshold']:.2f}, "
+            f"{shown['version'] or 'rules alone'}, epoch {shown['epoch']}, threshold {shown['threshold']:.2f}, "
             f"by {shown['activated_by']}: {shown['reason']}",
             markup=False,
         )

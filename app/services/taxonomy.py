@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app.db.tables import Domain, Label
 from app.errors import LevelsInsteadOfLabel, Malformed, TaxonomyEmpty, TooManyLabels, UnknownLabel
 from app.intent.taxonomy import SEPARATOR, LabelSpec, near_labels, taxonomy_digest
+from app.services import rule_sets
 
 # Where questions go that no label fits; it collects proposals and never leaves the taxonomy.
 OTHER = "其他"
@@ -31,7 +32,11 @@ def replace(session: Session, domain: Domain, specs: Sequence[LabelSpec]) -> Seq
         if path not in wanted and path != OTHER:
             label.status = "retired"
     session.flush()
-    return _changed(session, domain, version)
+    labels = _changed(session, domain, version)
+    if domain.rule_seq:
+        # A rule of a retired label must not serve, and one of a label that is back may again.
+        rule_sets.mark_changed(session, domain, by="taxonomy")
+    return labels
 
 
 def add(session: Session, domain: Domain, path: str) -> Label:
