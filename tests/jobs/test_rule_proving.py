@@ -20,7 +20,7 @@ from jobs.train_model import train_model
 from jobs.training import train_next
 from tests.builders import ask, column, domain_id, domain_of, set_taxonomy
 from tests.jobs.test_jobs import World, context_on
-from tests.journeys.worlds import LABELS, PARCEL, PASSWORD, POWER, label_texts
+from tests.journeys.worlds import LABELS, PARCEL, PASSWORD, POWER, label_texts, texts_of
 
 NEW = "费用 > 发票"
 
@@ -55,6 +55,14 @@ def add_rule(work: UnitOfWork, word: str, label: str) -> int:
         return rule.id
 
     return work(add)
+
+
+def label_more(context: JobContext, each: int, *, seed: int, shift: int = 0) -> None:
+    """Label more texts of the three labels; the taxonomy stays as it is."""
+    for place, label in enumerate(LABELS):
+        given = LABELS[(place + shift) % len(LABELS)]
+        for question_id in ask(context.work, *texts_of(label, each, gold=False, seed=seed)):
+            context.work(annotations.submit, question_id, correct_intent=[given], labeler_id="bo", supersedes=None)
 
 
 def answer(context: JobContext, text: str) -> tuple[str | None, float | None]:
@@ -94,9 +102,10 @@ def test_a_rule_that_contradicts_what_people_labelled_moves_no_answer(context):
 
 def test_rules_that_hurt_on_gold_are_refused_and_nothing_flips(context):
     # Only gold holds this word: the fit has nothing that speaks against the rule, gold has.
+    set_taxonomy(context.work, [*LABELS, NEW])
     marked = _gold_texts_with("请速回电", context, 24)
     before = [answer(context, text) for text in marked]
-    add_rule(context.work, "请速回电", PASSWORD)
+    add_rule(context.work, "请速回电", NEW)
 
     assert prove_rules(context, "default") == "refused"
 
@@ -130,8 +139,7 @@ def test_the_next_version_is_fitted_and_proved_with_the_rules_that_serve(context
     set_taxonomy(context.work, [*LABELS, NEW])
     add_rule(context.work, "发票", NEW)
     prove_rules(context, "default")
-    label_texts(World(context), 6, seed=5)
-    set_taxonomy(context.work, [*LABELS, NEW])
+    label_more(context, 6, seed=5)
     train_model(context)
     assert train_next(context) == "default-b2"
 
@@ -150,8 +158,7 @@ def test_a_rollback_answers_the_same_to_the_last_bit(context):
     probes = ["发票抬头写错了", "手机充不进电怎么办", "忘记密码", "快递丢了", "发票和快递都没有"]
     before = [answer(context, text) for text in probes]
     second = context.work.read(lambda session: activations.current(session, domain_of(session)).version_id)
-    label_texts(World(context), 6, seed=5, shift=1)
-    set_taxonomy(context.work, [*LABELS, NEW])
+    label_more(context, 6, seed=5, shift=1)
     train_model(context)
     train_next(context)
     context.work(activations.activate, "default-v2", by="ana", reason="try", force=True)
