@@ -22,6 +22,9 @@ LONGEST_WORD: Final = 64
 LONGEST_PATTERN: Final = 500
 """Most characters of a pattern."""
 
+PATTERN_WINDOW: Final = 1000
+"""Characters of a text that patterns look at: their time grows with it, and questions are short."""
+
 MOST_RULES: Final = 100_000
 """Most rules of a domain that are not retired."""
 
@@ -48,8 +51,9 @@ class Rule:
 
     Texts and words are compared as `text_key` folds them. A Han word is found wherever its characters stand in a row:
     Chinese puts nothing between words. Where a word begins or ends with a letter or digit of an alphabet, the text's
-    word must begin or end there too: `app` is not in `happy`, `wifi密码` is in `我的wifi密码`, but not in `hwifi密码`. The
-    marks that masking left, such as 【手机号】, hold no words; a pattern sees them.
+    word must begin or end there too: `app` is not in `happy`; `wifi密码` is in `我的wifi密码` and not in `hwifi密码`.
+    The marks that masking left, such as 【手机号】, hold no words; a pattern sees them. A pattern looks at the first
+    `PATTERN_WINDOW` characters.
 
     Args:
         pattern: RE2 syntax, without regard to case.
