@@ -109,10 +109,7 @@ def transaction(
 ) -> Iterator[Session]:
     """One unit of work: commit when the block ends, roll back when it raises. `domain_ids` bounds what it sees."""
     bind = engine.execution_options(**{READ_ONLY: True}) if read_only else engine
-    if domain_ids is None:
-        opened = Session(bind, expire_on_commit=False)
-    else:
-        opened = ScopedSession(bind, domain_ids)
+    opened = Session(bind, expire_on_commit=False) if domain_ids is None else ScopedSession(bind, domain_ids)
     with opened as session, session.begin():
         yield session
 

@@ -1,5 +1,7 @@
 """A bounded unit of work sees, changes and deletes nothing of another domain, also where a service forgets to ask."""
 
+# ruff: noqa: ARG005 - every statement of the table is called alike
+
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +34,8 @@ class World:
         self.mine, self.foreign = domain_id(self.all), domain_id(self.all, "other")
         self.work = UnitOfWork(engine, domain_ids=frozenset({self.mine}))
         self.questions = {
-            name: make_labelled_texts(self.all, {"甲": 2}, domain=name) + ask(self.all, trainable_text(name), domain=name)
+            name: make_labelled_texts(self.all, {"甲": 2}, domain=name)
+            + ask(self.all, trainable_text(name), domain=name)
             for name in ("default", "other")
         }
 
