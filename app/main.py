@@ -231,8 +231,9 @@ def _complete_document(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     def openapi() -> dict[str, object]:
         document = original()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        if "Problem" not in schemas:
-            schemas["Problem"] = problems.Problem.model_json_schema()
+        schemas.setdefault("Problem", problems.Problem.model_json_schema())
+        # The document is made once and kept.
+        if "securitySchemes" not in document["components"]:
             access.describe(document, routes)
         return document
 

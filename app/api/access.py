@@ -1,6 +1,5 @@
 """Who calls, as what and in which domains; and the role that each route names."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,9 +94,8 @@ async def _admit(request: Request) -> Access:
     given = credential(request.headers)
     if given is None:
         raise Unauthenticated("a key is needed: send it as `Authorization: Bearer <key>`")
-    # Made a moment ago, perhaps. Whoever guesses causes a few reads a second and no more.
-    if not ring.knows(given) and ring.may_look_again:
-        await asyncio.to_thread(ring.refresh)
+    if not ring.knows(given):
+        await ring.look_for(given)
     record = ring.find(given)
     if record is None:
         raise Unauthenticated("the key is unknown, revoked or expired")

@@ -1,5 +1,6 @@
 """The keys as one process knows them: read once a second, matched and counted without the database."""
 
+import asyncio
 import hmac
 import logging
 import math
@@ -50,9 +51,11 @@ class KeyRing:
         """Whether nobody enters without a key: from the first one that was ever made."""
         return self._table.guarded
 
-    def refresh(self) -> None:
-        """Read the keys anew, from any thread."""
+    def refresh(self, *, since: float = math.inf) -> None:
+        """Read the keys anew, from any thread, unless another began to at or after `since` (monotonic seconds)."""
         with self._reading:
+            if self._tried_at >= since:
+                return
             self._tried_at = time.monotonic()
             table = self._read()
             if table.guarded and not self._table.guarded:
@@ -61,10 +64,15 @@ class KeyRing:
             self._table = KeyTable(table.records, guarded=table.guarded or self._was_guarded)
             self._was_guarded = self._table.guarded
 
-    @property
-    def may_look_again(self) -> bool:
-        """Whether the last look is old enough that an unknown key may be new."""
-        return time.monotonic() - self._tried_at >= LOOK_AGAIN_SECONDS
+    async def look_for(self, credential: str) -> None:
+        """Look for an unknown key, which may be a moment old.
+
+        However many come at once share one look, and looks are some time apart: guessing is no storm of reads.
+        """
+        asked_at = time.monotonic()
+        await asyncio.sleep(self._tried_at + LOOK_AGAIN_SECONDS - asked_at)
+        if not self.knows(credential):
+            await asyncio.to_thread(self.refresh, since=asked_at)
 
     def knows(self, credential: str) -> bool:
         """Whether a key of this id counts, whatever its secret."""

@@ -307,7 +307,8 @@ def test_declared_body_over_the_limit_is_answered_413(small: Process) -> None:
 
 def test_chunked_body_over_the_limit_is_answered_413_before_it_ends(small: Process) -> None:
     address = (small.http.base_url.host, small.http.base_url.port or 80)
-    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(head)
         sent = 0
