@@ -66,9 +66,11 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    # `::ffff:127.0.0.1`, as an IPv6 socket names an IPv4 caller.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def host_name(authority: str) -> str:
