@@ -55,6 +55,17 @@ class Settings(BaseSettings):
         description="how often a service looks for a flip; a flip is seen within a second",
     )
     cors_origins: list[str] = Field([], description="browser origins that may call the API; none by default")
+    allowed_hosts: list[str] = Field(
+        [],
+        description="further names of this machine, as a request's Host, under which it answers while there is no key; "
+        "localhost and loopback addresses always work",
+    )
+    rate_per_minute: int = Field(
+        6000,
+        ge=1,
+        le=10_000_000,
+        description="requests a minute of one key before 429 is answered, by each process; a key's own rate wins",
+    )
 
     # The clock: crontab with five fields, or six with seconds first
     select_cron: str = Field("*/10 * * * *", description="when waiting texts are scored again and gold is drawn")
@@ -107,6 +118,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir.resolve() / 'intentloop.db'}"
+
+    @property
+    def audit_head(self) -> Path:
+        """The file in which this machine remembers where the audit trail ended."""
+        return self.data_dir / "audit.head"
 
     @property
     def artifacts(self) -> Path:

@@ -7,9 +7,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
+    AccessDep,
     Body,
     Cursor,
     DomainName,
@@ -26,7 +28,7 @@ from app.api.dependencies import (
 from app.api.problems import responses
 from app.db.tables import Domain, ModelActivation, ModelVersion, TrainingBatch
 from app.errors import NotFound
-from app.services import activations, domains, runs, versions
+from app.services import activations, audit, domains, runs, versions
 from app.services.domains import DEFAULT
 
 router = APIRouter(prefix=f"{PREFIX}/models", tags=["versions"], route_class=StrictRoute)
@@ -112,7 +114,12 @@ class ActivationOut(BaseModel):
     created_at: datetime
 
 
-@router.get("", response_model=VersionsOut, responses=responses(404, 422, 503))
+@router.get(
+    "",
+    response_model=VersionsOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def list_versions(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, cursor: Cursor = None) -> VersionsOut:
     """The versions of a domain."""
     before = page_before(cursor)
@@ -126,7 +133,12 @@ def list_versions(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, 
     return work.read(read)
 
 
-@router.get("/active", response_model=ActiveOut, responses=responses(404, 422, 503))
+@router.get(
+    "/active",
+    response_model=ActiveOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
     """The version that serves."""
 
@@ -148,7 +160,12 @@ def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
     return work.read(read)
 
 
-@router.get("/{version}", response_model=VersionOut, responses=responses(404, 422, 503))
+@router.get(
+    "/{version}",
+    response_model=VersionOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def show_version(version: PathId, work: Work) -> VersionOut:
     """One version with its evaluation."""
 
@@ -158,29 +175,41 @@ def show_version(version: PathId, work: Work) -> VersionOut:
     return work.read(read)
 
 
-@router.post("/rollback", response_model=ActivationOut, responses=responses(400, 404, 409, 413, 422, 503))
-def rollback(work: Work, body: RollbackRequest | None = None) -> ActivationOut:
+@router.post(
+    "/rollback",
+    response_model=ActivationOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
+def rollback(work: Work, who: AccessDep, body: RollbackRequest | None = None) -> ActivationOut:
     """Serve the version before this one again, exactly as it was; once more goes one further back."""
     asked = body or RollbackRequest.model_validate({})
 
     def back(session: Session) -> ActivationOut:
         activation = activations.rollback(
-            session, asked.domain, by=asked.by, reason=asked.reason, seen_epoch=asked.epoch
+            session, asked.domain, by=who.by(asked.by), reason=asked.reason, seen_epoch=asked.epoch
         )
+        audit.note_flip(session, who.actor, "version.rollback", activation)
         return _activation(session, activation)
 
     return work(back)
 
 
-@router.post("/{version}/activate", response_model=ActivationOut, responses=responses(400, 404, 409, 413, 422, 503))
-def activate(version: PathId, work: Work, body: ActivateRequest | None = None) -> ActivationOut:
+@router.post(
+    "/{version}/activate",
+    response_model=ActivationOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
+def activate(version: PathId, work: Work, who: AccessDep, body: ActivateRequest | None = None) -> ActivationOut:
     """Serve this version from now on: every running service has it within a second."""
     asked = body or ActivateRequest.model_validate({})
 
     def flip(session: Session) -> ActivationOut:
         activation = activations.activate(
-            session, version, by=asked.by, reason=asked.reason, seen_epoch=asked.epoch, force=asked.force
+            session, version, by=who.by(asked.by), reason=asked.reason, seen_epoch=asked.epoch, force=asked.force
         )
+        audit.note_flip(session, who.actor, "version.activate", activation)
         return _activation(session, activation)
 
     return work(flip)

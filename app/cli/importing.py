@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from sqlalchemy.orm import Session
 
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
 from app.db.session import UnitOfWork
@@ -14,7 +15,7 @@ from app.errors import IntentError
 from app.exchange.labelled import BadRow, UnreadableFile, read_labelled
 from app.intent.masking import mask
 from app.intent.text import TextEmpty, TextTooLong, clean
-from app.services import domains, imports
+from app.services import audit, domains, imports
 
 app = typer.Typer()
 
@@ -67,9 +68,16 @@ def _take_in(work: UnitOfWork, file: Path, domain: str, create_labels: bool) -> 
             total.counts += report.counts
             total.refused += report.refused[: total.MOST_REASONS - len(total.refused)]
             progress.advance(bar, len(slice_))
+    work(_note, domain, total)
     # The reader reports rows before those of the same slice are taken in.
     total.refused.sort()
     return total
+
+
+def _note(session: Session, domain: str, report: imports.ImportReport) -> None:
+    after = {"counts": dict(report.counts)}
+    domain_id = domains.find(session, domain).id
+    audit.note(session, audit.COMMAND_LINE, "import.take_in", domain, domain_id=domain_id, after=after)
 
 
 def _slices(file: Path, report: imports.ImportReport) -> Iterator[list[imports.ImportRow]]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
 from app.db.tables import ModelVersion
-from app.services import activations, domains, versions
+from app.services import activations, audit, domains, versions
 
 app = typer.Typer(help="Model versions: what there is, what serves, and the way back.", no_args_is_help=True)
 
@@ -89,7 +89,9 @@ def activate_model(
     """Serve a version from now on; every running service has it within a second."""
 
     def flip(session: Session) -> int:
-        return activations.activate(session, version, by="command line", reason=reason, force=force).epoch
+        activation = activations.activate(session, version, by="command line", reason=reason, force=force)
+        audit.note_flip(session, audit.COMMAND_LINE, "version.activate", activation)
+        return activation.epoch
 
     with database(settings()) as work:
         epoch = work(flip)
@@ -109,6 +111,7 @@ def rollback_model(
 
     def back(session: Session) -> tuple[str, int]:
         activation = activations.rollback(session, domain, by="command line", reason=reason)
+        audit.note_flip(session, audit.COMMAND_LINE, "version.rollback", activation)
         version = session.get(ModelVersion, activation.version_id)
         return (version.version if version else "", activation.epoch)
 

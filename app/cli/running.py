@@ -3,7 +3,6 @@
 What takes a second to import (the web framework, the statistics of the gate) is imported by the command that needs it.
 """
 
-import ipaddress
 import logging
 import os
 import signal
@@ -21,7 +20,7 @@ from app.cli.opening import JsonOption, console, database, log_to_stderr, print_
 from app.db.schema import migrate as migrate_schema
 from app.db.session import UnitOfWork
 from app.errors import IntentError, SetupError
-from app.services import domains
+from app.services import domains, keys
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.ledger import Ledger
@@ -60,14 +59,18 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
 
     given = settings(host=host, port=port)
     log_to_stderr()
-    with database(given):
-        pass
-    _warn_if_open(given)
+    with database(given) as work:
+        _refuse_open_to_others(given, work)
     listener = _listener(given)
     _stop_with_parent()
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(given), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+            create_app(given),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            # Nothing here needs the caller's address, and none must become what a header says.
+            proxy_headers=False,
         )
     )
     logger.info("listening on http://%s:%d (API: /docs)", given.host, listener.getsockname()[1])
@@ -261,12 +264,16 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _warn_if_open(given: Settings) -> None:
-    try:
-        local = ipaddress.ip_address(given.host).is_loopback
-    except ValueError:
-        local = given.host == "localhost"
-    if not local:
-        logger.warning(
-            "whoever reaches %s can read and change everything: put a proxy with a key before it", given.host
+def _refuse_open_to_others(given: Settings, work: UnitOfWork) -> None:
+    """Without keys only this machine may reach the service.
+
+    Raises:
+        SetupError: it would listen where others are, and no key was ever made.
+    """
+    from app.api.loopback import is_loopback
+
+    if not is_loopback(given.host.lower()) and not work.read(keys.any_was_made):
+        raise SetupError(
+            f"others can reach {given.host}, and there is no key: make one first with "
+            "`intentloop keys create --role admin`, or listen on 127.0.0.1"
         )
