@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, KeywordRule, RuleSet
+from app.db.tables import Domain, KeywordRule, Label, RuleSet
 from app.intent.rules import Rule, rule_from_json
 
 MANUAL_PRECISION = 0.8
@@ -21,13 +21,14 @@ def mark_changed(session: Session, domain: Domain) -> None:
 
 
 def active_rules(session: Session, domain_id: int) -> list[Rule]:
-    """The rules that should serve, by id."""
+    """The rules that should serve, by id: active, and their label may be given today."""
     rows = session.scalars(
         select(KeywordRule)
-        .where(KeywordRule.domain_id == domain_id, KeywordRule.status == "active")
+        .join(Label, Label.id == KeywordRule.label_id)
+        .where(KeywordRule.domain_id == domain_id, KeywordRule.status == "active", Label.status == "active")
         .order_by(KeywordRule.id)
     )
-    return [as_value(row) for row in rows if row.label_id is not None]
+    return [as_value(row) for row in rows]
 
 
 def as_value(row: KeywordRule) -> Rule:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, Label
+from app.db.tables import Domain, KeywordRule, Label
 from app.errors import LevelsInsteadOfLabel, Malformed, TaxonomyEmpty, TooManyLabels, UnknownLabel
 from app.intent.taxonomy import SEPARATOR, LabelSpec, near_labels, taxonomy_digest
+from app.services import rule_sets
 
 # Where questions go that no label fits; it collects proposals and never leaves the taxonomy.
 OTHER = "其他"
@@ -101,6 +102,9 @@ def _changed(session: Session, domain: Domain, version: int) -> Sequence[Label]:
         domain.taxonomy_version = version
         domain.taxonomy_digest = digest
         session.flush()
+        if session.scalar(select(KeywordRule.id).where(KeywordRule.domain_id == domain.id).limit(1)) is not None:
+            # The rules of a label that left, or came back.
+            rule_sets.mark_changed(session, domain)
     return labels
 
 
