@@ -95,15 +95,25 @@ def _agrees(rule: KeywordRule, given: Given | None) -> int:
     return int(given is not None and given.label_id == rule.label_id)
 
 
+def has_failing(session: Session, domain_id: int) -> bool:
+    """Whether `retire_failing` would find any: a look that locks nothing."""
+    counts = session.execute(select(KeywordRule.success_count, KeywordRule.judged_count).where(_suspect(domain_id)))
+    return any(fails(successes, judged) for successes, judged in counts)
+
+
+def _suspect(domain_id: int) -> Any:
+    return (
+        (KeywordRule.domain_id == domain_id)
+        & (KeywordRule.status == "active")
+        & (KeywordRule.judged_count >= LEAST_JUDGED)
+    )
+
+
 def retire_failing(session: Session, domain: Domain) -> Sequence[int]:
     """Retire the active rules that people keep contradicting, and give their ids. The domain must be locked."""
     suspects = session.scalars(
         select(KeywordRule)
-        .where(
-            KeywordRule.domain_id == domain.id,
-            KeywordRule.status == "active",
-            KeywordRule.judged_count >= LEAST_JUDGED,
-        )
+        .where(_suspect(domain.id))
         .order_by(KeywordRule.id)
         .with_for_update()
         .execution_options(populate_existing=True)

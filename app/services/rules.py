@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Text, cast, func, literal, select
+from sqlalchemy import Text, case, cast, func, literal, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, KeywordRule, Label
@@ -16,8 +16,9 @@ from app.services.audit import Actor
 from app.services.rule_wording import Wording
 
 ALIVE: Final = ("candidate", "active")
-# Of a frozen rule beside its words and its pattern.
-_BYTES_PER_RULE: Final = 80
+# Of a frozen rule beside its words and its pattern; and for the name of each field that few rules have.
+_BYTES_PER_RULE: Final = 70
+_BYTES_PER_FIELD: Final = 20
 # So few rules, each as large as it may be, are no set that is too large.
 _NEVER_TOO_MANY: Final = 1500
 
@@ -244,8 +245,16 @@ def _frozen_bytes(session: Session, active: Any, count: int) -> int:
         func.coalesce(func.length(column), 0)
         for column in (cast(KeywordRule.all_of, Text), cast(KeywordRule.none_of, Text), KeywordRule.pattern)
     )
-    units = session.scalar(select(func.sum(sum(lengths, start=literal(0)))).where(active))
-    return int(units or 0) * per_unit + count * _BYTES_PER_RULE
+    units, banned, patterns, manual = session.execute(
+        select(
+            func.sum(sum(lengths, start=literal(0))),
+            func.count(KeywordRule.none_of),
+            func.count(KeywordRule.pattern),
+            func.sum(case((KeywordRule.source == "manual", 1), else_=0)),
+        ).where(active)
+    ).one()
+    fields = banned + patterns + int(manual or 0)
+    return int(units or 0) * per_unit + count * _BYTES_PER_RULE + fields * _BYTES_PER_FIELD
 
 
 def _locked(session: Session, rule_id: int) -> tuple[Domain, KeywordRule]:
