@@ -240,6 +240,30 @@ class NothingToRollBack(Conflict):
     code = "nothing_to_roll_back"
 
 
+class RuleRefused(Malformed):
+    """A keyword rule cannot look like this."""
+
+    code = "rule_invalid"
+
+
+class RuleExists(Conflict):
+    """Another rule of this label has this keyword."""
+
+    code = "rule_exists"
+
+
+class TooManyRules(Conflict):
+    """The domain holds as many keyword rules as it may."""
+
+    code = "too_many_rules"
+
+
+class ExtractionRunning(Conflict):
+    """Keyword rules of this domain are being mined already."""
+
+    code = "extraction_running"
+
+
 class Unavailable(IntentError):
     """The service cannot do this right now; try again."""
 

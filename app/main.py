@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
-from app.api import access, annotations, batches, classify, operations, problems, questions, queue, versions
+from app.api import access, annotations, batches, classify, keywords, operations, problems, questions, queue, versions
 from app.api import domains as domain_routes
 from app.api.bodies import BodyLimit
 from app.api.dependencies import Services
@@ -23,6 +23,7 @@ from app.api.keyring import KeyRing
 from app.api.loopback import OwnMachineOnly
 from app.db.session import UnitOfWork, connect
 from app.errors import SetupError
+from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
 from app.intent.questions import AskedQuestion
 from app.intent.releases import DomainState, Release
@@ -39,7 +40,7 @@ from app.trail import Trail
 
 logger = logging.getLogger(__name__)
 
-ROUTED = (classify, queue, questions, annotations, domain_routes, batches, versions, operations)
+ROUTED = (classify, queue, questions, annotations, domain_routes, batches, keywords, versions, operations)
 LOG_SIZE = 500
 # Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
 GATHER_SECONDS = 0.2
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             services.draining = True
             # In the order of a question's way, and beside the loop: what is in flight needs it to be answered.
+            await asyncio.to_thread(services.extract.close)
             await services.classifier.close()
             await asyncio.to_thread(services.log.close)
             await asyncio.to_thread(services.watcher.stop)
@@ -159,6 +161,7 @@ def build(settings: Settings) -> Services:
         rule=opening_rule(settings),
         lease_seconds=settings.lease_seconds,
         proposal_size=settings.proposal_size,
+        extract=Extraction(settings),
     )
 
 

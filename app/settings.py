@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     select_cron: str = Field("*/10 * * * *", description="when waiting texts are scored again and gold is drawn")
     train_cron: str = Field("* * * * *", description="when the clock asks whether enough labels for a batch are in")
     purge_cron: str = Field("30 3 * * *", description="when what has outlived its use is deleted")
+    mine_cron: str = Field("0 3 * * *", description="when keyword rules are mined and failing ones are retired")
+    mine_timeout_seconds: float = Field(
+        300.0, gt=1, le=86_400, description="mining that a request asked for is stopped after this, and answered 503"
+    )
     heartbeat_seconds: float = Field(5.0, gt=0.05, le=600, description="how often a running batch says it is alive")
     lost_after_seconds: float = Field(
         60.0, gt=0.2, le=86_400, description="a batch or run without a heartbeat for so long is failed"

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, WithJsonSchema
@@ -24,6 +24,15 @@ from app.serving.classifier import Classifier, Secret
 from app.serving.follower import Follower
 from app.serving.runtime import Runtime
 from app.serving.watcher import Watcher
+
+
+class Extract(Protocol):
+    """Mines the rules of a domain beside this process, and returns counts by their names, and `rule_ids`."""
+
+    def __call__(self, domain: str, *, min_confidence: float, limit: int, by: Actor) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
 
 LONGEST_LABEL = 1000
 LONGEST_OBJECT = 10_000
@@ -50,6 +59,7 @@ class Services:
     rule: OpeningRule
     lease_seconds: int
     proposal_size: int
+    extract: Extract
     draining: bool = False
 
 

@@ -34,6 +34,18 @@ MOST_PATTERNS: Final = 200
 MOST_FROZEN_BYTES: Final = 12_000_000
 """Most bytes of a rule set as JSON: MySQL and MariaDB take packets of 16 MB by default."""
 
+LEAST_BOUND: Final = 0.9
+"""A mined rule with this lower bound of its precision …"""
+
+LEAST_SUPPORT: Final = 8
+"""… and this many texts becomes active by itself, where the domain's policy is `auto`."""
+
+LIVE_BAR: Final = 0.8
+"""An active rule whose live precision is below it, and not by chance, is retired by itself …"""
+
+LEAST_JUDGED: Final = 8
+"""… once so many distinct texts that it matched were labelled."""
+
 # What masking leaves is no word of the person who asked.
 _MARKS: Final = re.compile(
     "|".join(map(re.escape, (ADDRESS, BANK_CARD, IDENTITY_CARD, LANDLINE, MOBILE, EMAIL, PLATE)))
@@ -138,6 +150,11 @@ def needs_to_stand_alone(word: str) -> bool:
 
 def _in_alphabet(character: str) -> bool:
     return character < _FIRST_BEYOND_ALPHABETS and character.isalnum()
+
+
+def fails(successes: int, judged: int) -> bool:
+    """Whether so many right answers about so many labelled texts say that a rule is not worth serving."""
+    return judged >= LEAST_JUDGED and wilson(successes, judged)[1] < LIVE_BAR
 
 
 def wilson(successes: float, trials: float, *, z: float = 1.96) -> tuple[float, float]:

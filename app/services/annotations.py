@@ -21,7 +21,7 @@ from app.errors import (
     TaxonomyEmpty,
 )
 from app.intent.taxonomy import SEPARATOR, TaxonomyInvalid, parse_taxonomy
-from app.services import domains, intake, taxonomy, texts
+from app.services import domains, intake, rule_usage, taxonomy, texts
 
 # Beyond so many twins one statement would hold the labeler up: the clock brings them the label.
 MOST_TWINS = 1000
@@ -88,6 +88,7 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
     if annotation.id is None:
         session.add(annotation)
         session.flush()
+    before = rule_usage.label_of(text)
     changed = text.label_id != annotation.label_id or text.proposed_label != annotation.proposed_label
     text.state = "labelled"
     text.label_id = annotation.label_id
@@ -102,7 +103,10 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
         # A batch that holds the old label keeps it, frozen; the new one waits for the next batch.
         text.training_status, text.claimed_by = "pending", None
     _end_lease(session, text)
-    return _project(session, text)
+    twins = _project(session, text)
+    # Last: whoever folds in new questions holds rules only after texts and questions, too.
+    rule_usage.judge(session, text, before=before)
+    return twins
 
 
 def undo(session: Session, question_id: str, *, labeler_id: str) -> Text:
@@ -309,11 +313,13 @@ def _end_lease(session: Session, text: Text) -> None:
 
 
 def _clear(session: Session, text: Text) -> None:
+    before = rule_usage.label_of(text)
     text.state, text.label_id, text.annotation_id = "unlabelled", None, None
     text.labelled_at = text.label_source = text.proposed_label = None
     text.training_status, text.claimed_by = "pending", None
     _requeue(text)
     _project(session, text)
+    rule_usage.judge(session, text, before=before)
 
 
 def _requeue(text: Text) -> None:

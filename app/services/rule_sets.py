@@ -76,7 +76,7 @@ def last_pairing(session: Session, version: ModelVersion) -> tuple[Pairing, list
 
 
 def active_rules(session: Session, domain_id: int) -> list[Rule]:
-    """The rules that should serve, by id; a rule of a retired label should not."""
+    """The rules that should serve, by id: active, and their label may be given today."""
     rows = session.scalars(
         select(KeywordRule)
         .join(Label, Label.id == KeywordRule.label_id)

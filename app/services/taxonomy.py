@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, Label
+from app.db.tables import Domain, KeywordRule, Label
 from app.errors import LevelsInsteadOfLabel, Malformed, TaxonomyEmpty, TooManyLabels, UnknownLabel
 from app.intent.taxonomy import SEPARATOR, LabelSpec, near_labels, taxonomy_digest
 from app.services import rule_sets
@@ -33,11 +33,7 @@ def replace(session: Session, domain: Domain, specs: Sequence[LabelSpec]) -> Seq
         if path not in wanted and path != OTHER:
             label.status = "retired"
     session.flush()
-    labels = _changed(session, domain, version)
-    if domain.rule_seq:
-        # A rule of a retired label must not serve, and one of a label that is back may again.
-        rule_sets.mark_changed(session, domain, by="taxonomy")
-    return labels
+    return _changed(session, domain, version)
 
 
 def add(session: Session, domain: Domain, path: str) -> Label:
@@ -113,6 +109,9 @@ def _changed(session: Session, domain: Domain, version: int) -> Sequence[Label]:
         domain.taxonomy_version = version
         domain.taxonomy_digest = digest
         session.flush()
+        if session.scalar(select(KeywordRule.id).where(KeywordRule.domain_id == domain.id).limit(1)) is not None:
+            # The rules of a label that left, or came back.
+            rule_sets.mark_changed(session, domain)
     return labels
 
 
