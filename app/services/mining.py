@@ -186,6 +186,8 @@ def activate_by_policy(session: Session, domain: Domain) -> int:
             KeywordRule.source == "mined",
             KeywordRule.precision_lower >= LEAST_BOUND,
             KeywordRule.support >= LEAST_SUPPORT,
+            # One that was active before was turned down by a proof or by a person: only a person brings it back.
+            KeywordRule.activated_at.is_(None),
             Label.status == "active",
         )
         .order_by(KeywordRule.id)
