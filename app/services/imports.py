@@ -17,7 +17,7 @@ from app.services import annotations, domains, taxonomy
 LABELER = "import"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class RowReport:
     """What became of a row: imported, duplicate, conflict, refused or ignored; never what it says."""
 
@@ -42,6 +42,11 @@ class ImportReport:
         self.rows.append(RowReport(line, status, reason))
         if status == "refused" and len(self.refused) < self.MOST_REASONS:
             self.refused.append((line, reason or ""))
+
+    def add(self, later: "ImportReport") -> None:
+        """Count what became of a later slice as well; its rows are not kept."""
+        self.counts += later.counts
+        self.refused += sorted(later.refused)[: self.MOST_REASONS - len(self.refused)]
 
     def refuse(self, line: int, reason: str) -> None:
         """Count a row that could not be taken, and say why."""
