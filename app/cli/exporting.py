@@ -116,7 +116,7 @@ def _opened(output: Path) -> Iterator[IO[bytes]]:
 
 def _rows(work: UnitOfWork, export: exports.Export, count: int) -> Iterator[exports.LabelledText]:
     """All of them, each page read in a transaction of its own: none is open while they are written."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=_ERRORS, transient=True, disable=not _ERRORS.is_terminal) as progress:
         bar = progress.add_task("exporting", total=count)
         after: str | None = ""
         while after is not None:

@@ -84,7 +84,8 @@ def _take_in(
     rows_out: TextIO | None,
 ) -> None:
     # On standard error: standard output is the report.
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("importing", total=None)
         for good, left_out in slices:
             taken = work(imports.take_in, domain, good, create_labels=create_labels)

@@ -14,6 +14,7 @@ MAX_ROWS: Final = 10_000_000
 """Most rows that are read: a few bytes of Parquet can stand for any number of equal rows."""
 
 _ROWS_AT_A_TIME = 500
+_NOT_UTF8 = object()
 _KNOWN = frozenset({
     "text", "label", "labels", "user_input", "intent_code", "proposed_label", "input", "output", "instruction", "data",
     "annotations", "completions", "predictions", "meta", "fields", "responses", "suggestions", "annotation",
@@ -71,14 +72,24 @@ def _rows(path: Path, file: Any, names: list[str], guesses: bool) -> Iterator[Ro
 
 def _records(batch: Any) -> Iterator[dict[str, Any] | None]:
     """The rows as records; None for one that is not UTF-8."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for number in range(batch.num_rows):
-            try:
-                yield batch.slice(number, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield None
+    columns = [list(_values(column)) for column in batch.columns]
+    for cells in zip(*columns, strict=True):
+        broken = any(cell is _NOT_UTF8 for cell in cells)
+        yield None if broken else dict(zip(batch.schema.names, cells, strict=True))
+
+
+def _values(column: Any) -> Iterator[Any]:
+    dictionary = getattr(column, "dictionary", None)
+    if dictionary is not None:
+        # One string for all the rows that hold it.
+        strings = [*_values(dictionary), None]
+        yield from (strings[-1 if index is None else index] for index in column.indices.to_pylist())
+        return
+    for value in column:
+        try:
+            yield value.as_py()
+        except UnicodeDecodeError:
+            yield _NOT_UTF8
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[Any]]:
