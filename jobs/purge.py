@@ -18,7 +18,7 @@ LEFTOVER_SECONDS = 24 * 3600
 
 
 def purge(context: JobContext) -> dict[str, Any]:
-    """Forget what the settings let go: old runs and silent replicas, what killed trainers left, questions, artifacts."""
+    """Let go of old runs, silent replicas, what killed trainers left, orphans, and what the settings say is too old."""
     settings = context.settings
     while not context.stopping.is_set() and context.work(texts.fold):
         pass

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import backup, demo, forgetting, importing, models, running, simulate, taxonomy
+from app.cli import backup, demo, doctor, forgetting, importing, models, running, simulate, taxonomy
 
 app = typer.Typer(
     name="intentloop",
@@ -13,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for module in (running, demo, simulate, importing, backup, forgetting):
+for module in (running, demo, simulate, importing, doctor, backup, forgetting):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(taxonomy.app, name="taxonomy")
 app.add_typer(models.app, name="models")

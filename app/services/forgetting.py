@@ -80,7 +80,7 @@ def forget_unasked(session: Session, domain_id: int, line: datetime) -> Forgotte
         session,
         session.scalars(
             select(Text)
-            .where(Text.id.in_(ids), Text.count == 0)
+            .where(Text.id.in_(ids), left)
             .order_by(Text.id)
             .with_for_update()
             .execution_options(populate_existing=True)
