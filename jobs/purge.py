@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db.erasing import empty_write_ahead_log
 from app.db.session import database_time
 from app.operations import artifact_store, forgetting
 from app.services import domains, runs, texts
@@ -73,7 +72,7 @@ def _forget(context: JobContext) -> Forgotten:
             total.add(_forget_unlabelled(context, domain.id, now - timedelta(days=settings.unlabelled_text_days)))
     if total.questions or total.texts:
         forgetting.tidy(work, settings.artifacts)
-        empty_write_ahead_log(work.engine)
+        forgetting.erase(work)
     return total
 
 

@@ -25,14 +25,18 @@ def forget(
     domain: Annotated[str | None, typer.Option("--domain", "-d", help="Only in this domain. [default: all]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be forgotten; change nothing.")] = False,
     vacuum: Annotated[
-        bool, typer.Option("--vacuum", help="Then write the tables anew on the disk; everybody waits meanwhile.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--vacuum/--no-vacuum",
+            help="Then write the tables anew on the disk, which others wait for. [default: only a small SQLite file]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget questions for good, with every text that nobody else asked, and say which versions were trained on them.
 
     Exactly one of `--user`, `--question` and `--older-than`. What is forgotten is written down as a tombstone, so that
-    a restored backup forgets it again. Exit status: 0 done, 1 text may be left in the write-ahead log.
+    a restored backup forgets it again. Exit status: 0 forgotten, whether or not its bytes can be overwritten at once.
     """
     if sum(choice is not None for choice in (user, question, older_than)) != 1:
         raise typer.BadParameter("give exactly one of --user, --question and --older-than")
@@ -56,8 +60,6 @@ def forget(
         print_json(_plain(report, dry_run=dry_run))
     else:
         _show(report, dry_run=dry_run)
-    if not report.log_emptied:
-        raise typer.Exit(1)
 
 
 def _stone(
@@ -94,7 +96,7 @@ def _plain(report: forgetting.Report, *, dry_run: bool) -> dict[str, object]:
             for version, count in sorted(report.versions.items())
         ],
         "training": sorted(report.forgotten.training),
-        "write_ahead_log_emptied": report.log_emptied,
+        "erased": report.erased,
     }
 
 
@@ -113,7 +115,9 @@ def _show(report: forgetting.Report, *, dry_run: bool) -> None:
         console.print(f"Version {version}{serves} was trained on {count} of the texts.", markup=False)
     for batch_id in sorted(found.training):
         console.print(f"Batch {batch_id} trains on some of them now; its files are deleted when it ends.", markup=False)
-    if not report.log_emptied:
+    if not dry_run:
         console.print(
-            "A reader keeps the write-ahead log busy, and deleted text may still stand in it: run this again later."
+            "No byte of it is left in the tables."
+            if report.erased
+            else "Its bytes stay on the disk until the database needs their place: run this again with --vacuum."
         )

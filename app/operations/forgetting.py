@@ -10,13 +10,13 @@ import numpy as np
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from app.db.erasing import empty_write_ahead_log, rewrite
+from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
 from app.db.session import UnitOfWork
 from app.db.tables import Annotation, Lease, ModelVersion, Text, TrainingBatch, UserQuestion
 from app.operations import tombstone_file
 from app.operations.artifact_store import WORKSHOP
 from app.scorers.artifact import ArtifactCorrupt, read_lineage
-from app.services import audit, forgetting, tombstones
+from app.services import audit, forgetting, texts, tombstones
 from app.services.batches import LIVE
 from app.services.forgetting import Forgotten
 from app.services.tombstones import Stone
@@ -27,12 +27,15 @@ HOLDERS_OF_TEXT = (UserQuestion, Text, Annotation, Lease)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was forgotten, and which versions learned from it. `log_emptied`: see `empty_write_ahead_log`."""
+    """What was forgotten, and which versions learned from it.
+
+    `erased`: on SQLite, whether no byte of it is left in the files; on servers, whether the tables were written anew.
+    """
 
     forgotten: Forgotten
     versions: Counter[str]
     active_versions: frozenset[str]
-    log_emptied: bool
+    erased: bool
 
 
 def foresee(work: UnitOfWork, stone: Stone, artifacts: Path) -> Report:
@@ -45,28 +48,38 @@ def foresee(work: UnitOfWork, stone: Stone, artifacts: Path) -> Report:
         return total
 
     total = work.read(look)
-    return Report(total, *_versions(work, total, artifacts), log_emptied=True)
+    return Report(total, *_versions(work, total, artifacts), erased=False)
 
 
 def forget(
-    work: UnitOfWork, stone: Stone, *, data_dir: Path, artifacts: Path, by: audit.Actor, rewriting: bool = False
+    work: UnitOfWork, stone: Stone, *, data_dir: Path, artifacts: Path, by: audit.Actor, rewriting: bool | None = None
 ) -> Report:
     """Forget what the stone covers. When it breaks off, the stone is there: run it again, and it goes on.
 
     Args:
-        rewriting: also write the tables anew, which others wait for.
+        rewriting: also write the tables anew, which others wait for; None: where `rewritten_by_itself` says so.
     """
     tombstone_file.append(data_dir, stone)
     work(tombstones.lay, stone, by=by.name)
+    # A question that waits to be folded may ask a text that is here already, from a file.
+    while work(texts.fold):
+        pass
     total = Forgotten()
     for condition in work.read(tombstones.conditions, stone):
         total.add(forget_all(work, condition))
     tidy(work, artifacts)
     work(_note, stone, total, by)
+    erased = erase(work, rewriting=rewriting)
+    return Report(total, *_versions(work, total, artifacts), erased=erased)
+
+
+def erase(work: UnitOfWork, *, rewriting: bool | None = None) -> bool:
+    """See that the bytes of what was deleted go, too; whether they are gone for sure."""
+    if rewriting is None:
+        rewriting = rewritten_by_itself(work.engine)
     if rewriting:
         rewrite(work.engine, [table.__table__ for table in HOLDERS_OF_TEXT])  # type: ignore[misc]
-    emptied = empty_write_ahead_log(work.engine)
-    return Report(total, *_versions(work, total, artifacts), log_emptied=emptied)
+    return empty_write_ahead_log(work.engine) and rewriting
 
 
 def forget_all(

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, func, insert, inspect, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from app.db.erasing import empty_write_ahead_log
+from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
 from app.db.schema import head, is_current, migrate
 from app.db.session import connect, transaction
 from app.db.snapshot import number_on
@@ -22,7 +22,7 @@ from app.db.tables import Base, Domain, ModelVersion, TrainingBatch
 from app.operations.backup import pointers
 from app.operations.backup_format import ARTIFACTS, SECRET, BackupRefused, Manifest, flush, prove, read_rows, table_path
 from app.scorers.artifact import ArtifactCorrupt, verify
-from app.services import tombstones
+from app.services import texts, tombstones
 from app.services.domains import DEFAULT
 from app.services.forgetting import Forgotten
 from app.services.tombstones import Stone
@@ -66,6 +66,8 @@ def restore(engine: Engine, artifacts: Path, folder: Path, *, stones: Sequence[S
             raise BackupRefused("the restored domains do not serve what they served: nothing was kept")
         _relocate(session, artifacts)
         forgotten = _forget_again(session, stones)
+    if forgotten.questions and rewritten_by_itself(engine):
+        rewrite(engine, [])
     empty_write_ahead_log(engine)
     return Restored(manifest, forgotten)
 
@@ -208,4 +210,8 @@ def _relocate(session: Session, artifacts: Path) -> None:
 def _forget_again(session: Session, stones: Sequence[Stone]) -> Forgotten:
     for stone in stones:
         tombstones.lay(session, stone, by="restore")
-    return tombstones.replay(session, tombstones.listing(session))
+    if not (known := tombstones.listing(session)):
+        return Forgotten()
+    while texts.fold(session):
+        pass
+    return tombstones.replay(session, known)
