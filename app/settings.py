@@ -101,6 +101,24 @@ class Settings(BaseSettings):
     # What is deleted
     replica_days: float = Field(1.0, gt=0, description="days after which a service that stopped reporting is forgotten")
     run_days: float = Field(90.0, gt=0, description="days that finished runs of the clock stay in the ledger")
+    question_days: float | None = Field(
+        None,
+        gt=0,
+        description="questions asked longer ago are forgotten, and with them the texts that nobody asked since, "
+        "labelled ones too; all are kept without it",
+    )
+    unlabelled_text_days: float | None = Field(
+        None,
+        gt=0,
+        description="texts that nobody labelled and nobody asked for so many days are forgotten with their questions: "
+        "what people answered stays; all are kept without it",
+    )
+    keep_versions: int | None = Field(
+        None,
+        ge=1,
+        description="artifacts of versions that never served are removed when so many newer ones are there, to save "
+        "disk; all are kept without it",
+    )
 
     @field_validator("timezone")
     @classmethod

@@ -2,7 +2,20 @@
 
 import typer
 
-from app.cli import audit, demo, exporting, importing, keys, models, running, simulate, taxonomy
+from app.cli import (
+    audit,
+    backup,
+    demo,
+    doctor,
+    exporting,
+    forgetting,
+    importing,
+    keys,
+    models,
+    running,
+    simulate,
+    taxonomy,
+)
 
 app = typer.Typer(
     name="intentloop",
@@ -13,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for module in (running, demo, simulate, importing, exporting):
+for module in (running, demo, simulate, importing, exporting, doctor, backup, forgetting):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(taxonomy.app, name="taxonomy")
 app.add_typer(models.app, name="models")
