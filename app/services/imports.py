@@ -93,6 +93,10 @@ def _new_text(domain: Domain, text: MaskedText, key: str) -> Text:
         last_asked_at=now(),
         state="unlabelled",
         training_status="pending",
+        # Written out, so that they are known when they change.
+        priority=None,
+        label_id=None,
+        proposed_label=None,
     )
 
 

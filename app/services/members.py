@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import BatchItem, Domain, Label, Text, TrainingBatch, UserQuestion
 from app.errors import BatchState, OneClass
+from app.services import counting
 
 LEAST_TEXTS_PER_LABEL = 2
 PAGE = 1000
@@ -69,6 +70,7 @@ def of_role(session: Session, domain: Domain, labels: Mapping[int, str], role: s
 def claim(session: Session, batch: TrainingBatch, text_ids: Sequence[int]) -> None:
     """Mark these texts, which the caller has locked, as held by the batch."""
     for page in _pages(text_ids):
+        counting.trained(session, page, "claimed")
         session.execute(
             update(Text).where(Text.id.in_(page)).values(training_status="claimed", claimed_by=batch.id),
             execution_options=_BLIND,
@@ -155,6 +157,7 @@ def end_claim(session: Session, batch_pk: int, status: str) -> None:
         select(Text.id).where(Text.claimed_by == batch_pk).order_by(Text.id).with_for_update(key_share=True)
     ).all()
     for page in _pages(claimed):
+        counting.trained(session, page, status)
         session.execute(
             update(UserQuestion).where(UserQuestion.text_id.in_(page)).values(training_status=status),
             execution_options=_BLIND,
