@@ -7,23 +7,23 @@ from typing import Final
 FIRST_MS: Final = 0.05
 """The upper bound of bucket 0."""
 
-PER_DOUBLING: Final = 4
-"""Buckets from one bound to twice that bound: each is 19 % wide."""
+PER_DOUBLING: Final = 8
+"""Buckets from one bound to twice that bound: each is 9 % wide."""
 
-LAST: Final = 99
+LAST: Final = 199
 """The last bucket: above 23 minutes, and everything beyond."""
 
 
 def bucket_of(milliseconds: float) -> str:
-    """The bucket of a duration: two digits that sort as the bounds do."""
+    """The bucket of a duration: three digits that sort as the bounds do."""
     if milliseconds <= FIRST_MS:
-        return "00"
-    return f"{min(LAST, math.ceil(math.log2(milliseconds / FIRST_MS) * PER_DOUBLING - 1e-9)):02d}"
+        return "000"
+    return f"{min(LAST, math.ceil(math.log2(milliseconds / FIRST_MS) * PER_DOUBLING - 1e-9)):03d}"
 
 
 def upper_bound_ms(bucket: str) -> float:
     """The longest duration of a bucket."""
-    return FIRST_MS * 2.0 ** (int(bucket) / PER_DOUBLING)
+    return FIRST_MS * math.exp2(int(bucket) / PER_DOUBLING)
 
 
 def quantile_ms(counts: Mapping[str, int], quantile: float) -> float | None:
@@ -39,6 +39,6 @@ def quantile_ms(counts: Mapping[str, int], quantile: float) -> float | None:
         if below + counts[bucket] >= wanted:
             share = (wanted - below) / counts[bucket]
             upper = upper_bound_ms(bucket)
-            return round(upper * 2.0 ** ((share - 1.0) / PER_DOUBLING), 3)
+            return round(upper * math.exp2((share - 1.0) / PER_DOUBLING), 3)
         below += counts[bucket]
     return round(upper_bound_ms(max(counts)), 3)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Final
 
-from sqlalchemy import CursorResult, Engine, Table, event, select
+from sqlalchemy import CursorResult, Engine, Select, Table, event, select, union_all
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -96,12 +96,15 @@ def _table() -> Table:
     return table
 
 
-def totals(session: Session, domain_id: int) -> Figures:
-    """All numbers of a domain in all: one range of the table's key."""
-    rows = session.execute(
-        select(Counter.name, Counter.key, Counter.value).where(Counter.domain_id == domain_id, Counter.day == TOTAL)
+def totals(session: Session, domain_id: int, *, beside: Select[Any] | None = None) -> Figures:
+    """All numbers of a domain in all: one range of the table's key.
+
+    `beside`: more rows of name, key and value, read in the same statement and so at the same moment.
+    """
+    counted = select(Counter.name, Counter.key, Counter.value).where(
+        Counter.domain_id == domain_id, Counter.day == TOTAL
     )
-    return _by_name((name, key, value) for name, key, value in rows)
+    return _by_name(session.execute(counted if beside is None else union_all(counted, beside)))
 
 
 def totals_of_all(session: Session, names: Iterable[str]) -> dict[int, Figures]:

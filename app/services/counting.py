@@ -125,7 +125,7 @@ def _follow_texts(session: Session, *_: Any) -> None:
 def _before(session: Session, text: Text) -> dict[str, Any]:
     """What the changed columns of a text held before."""
     replaced = inspect(text).committed_state
-    known = {name: replaced[name] for name in _COLUMNS if name in replaced}
+    known: dict[str, Any] = {name: replaced[name] for name in _COLUMNS if name in replaced}
     if LoaderCallableStatus.NO_VALUE in known.values():
         # Written over before it was read: the row still has it.
         columns = [getattr(Text, name) for name in known]

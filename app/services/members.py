@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import BatchItem, Domain, Label, Text, TrainingBatch, UserQuestion
@@ -114,14 +114,9 @@ def has_label_beside(session: Session, domain: Domain, batch: TrainingBatch) -> 
     return session.scalar(statement) is not None
 
 
-def one_class_reason(session: Session, domain: Domain) -> str | None:
-    """In words that a batch opened now would be refused for its one class, or None."""
-    counts = session.execute(
-        select(Text.label_id, func.count(Text.id))
-        .where(trainable(domain.id), Text.training_status.in_(["pending", "used"]))
-        .group_by(Text.label_id)
-    ).all()
-    if sum(count >= LEAST_TEXTS_PER_LABEL for _, count in counts) < 2:
+def one_class_reason(per_label: Mapping[int, int]) -> str | None:
+    """In words that a batch with so many texts of each label would be refused for its one class, or None."""
+    if sum(count >= LEAST_TEXTS_PER_LABEL for count in per_label.values()) < 2:
         return "fewer than two labels have two texts to train on"
     return None
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, Domain, Label, Text, UserQuestion
@@ -63,7 +63,7 @@ def _count_questions(session: Session, domain_id: int, rows: Rows) -> None:
         rows.update((day, *what) for what in counting.of_question(question, labels))
 
 
-def _folded(session: Session, domain_id: int) -> Iterator[Row[Any]]:
+def _folded(session: Session, domain_id: int) -> Iterator[Any]:
     """The questions that were folded, page by page: those that were not will be counted when they are."""
     columns = select(
         UserQuestion.question_id,
