@@ -21,7 +21,7 @@ from app.errors import (
     TaxonomyEmpty,
 )
 from app.intent.taxonomy import SEPARATOR, TaxonomyInvalid, parse_taxonomy
-from app.services import domains, intake, rule_usage, taxonomy, texts
+from app.services import counting, domains, intake, rule_usage, taxonomy, texts
 
 # Beyond so many twins one statement would hold the labeler up: the clock brings them the label.
 MOST_TWINS = 1000
@@ -86,8 +86,12 @@ def submit(
 def apply(session: Session, text: Text, annotation: Annotation) -> int:
     """Make this annotation the text's label, and return how many questions carry it."""
     if annotation.id is None:
+        counting.judge(annotation, text)
         session.add(annotation)
         session.flush()
+        counting.annotated(session, annotation)
+    counting.judged(session, text, _counts_now(session, text), value=-1)
+    counting.judged(session, text, annotation)
     before = rule_usage.label_of(text)
     changed = text.label_id != annotation.label_id or text.proposed_label != annotation.proposed_label
     text.state = "labelled"
@@ -133,6 +137,7 @@ def undo(session: Session, question_id: str, *, labeler_id: str) -> Text:
     )
     session.add(retraction)
     session.flush()
+    counting.annotated(session, retraction)
     if last.kind == "label":
         before = _standing_before(session, last)
         if before is None:
@@ -166,19 +171,19 @@ def skip(
     if text.state == "skipped":
         raise Retired("two labelers skipped this question already")
     _refuse_if_leased(session, text, labeler_id, lease_token)
-    session.add(
-        Annotation(
-            domain_id=text.domain_id,
-            text_id=text.id,
-            question_id=question_id,
-            labeler_id=labeler_id,
-            revision=next_revision(session, text.id, labeler_id),
-            kind="skip",
-            reason=reason,
-        )
+    skipped = Annotation(
+        domain_id=text.domain_id,
+        text_id=text.id,
+        question_id=question_id,
+        labeler_id=labeler_id,
+        revision=next_revision(session, text.id, labeler_id),
+        kind="skip",
+        reason=reason,
     )
+    session.add(skipped)
     _end_lease(session, text)
     session.flush()
+    counting.annotated(session, skipped)
     if len(_skippers(session, text.id)) >= SKIPS_THAT_RETIRE:
         text.state, text.training_status, text.priority = "skipped", "skipped", None
         _project(session, text)
@@ -312,8 +317,13 @@ def _end_lease(session: Session, text: Text) -> None:
         text.leased_until = None
 
 
+def _counts_now(session: Session, text: Text) -> Annotation | None:
+    return None if text.annotation_id is None else session.get(Annotation, text.annotation_id)
+
+
 def _clear(session: Session, text: Text) -> None:
     before = rule_usage.label_of(text)
+    counting.judged(session, text, _counts_now(session, text), value=-1)
     text.state, text.label_id, text.annotation_id = "unlabelled", None, None
     text.labelled_at = text.label_source = text.proposed_label = None
     text.training_status, text.claimed_by = "pending", None

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, BatchItem, KeywordRule, Lease, ModelVersion, Text, TrainingBatch, UserQuestion
+from app.services import counting
 from app.services.batches import LIVE
 
 SLICE = 500
@@ -174,6 +175,7 @@ def forget_texts(session: Session, texts: Sequence[Text]) -> Forgotten:
         if text.id in referred:
             _empty(text)
     session.flush()
+    counting.gone(session, [text for text in texts if text.id not in referred])
     session.execute(delete(Text).where(Text.id.in_(set(ids) - referred)), execution_options=_BLIND)
     return forgotten
 

@@ -12,7 +12,7 @@ from app.db.tables import Annotation, Domain, Label, Text, now
 from app.intent.selection import is_gold_candidate
 from app.intent.taxonomy import MOST_LABELS, TaxonomyInvalid, join, parse_taxonomy, split
 from app.intent.text import MaskedText, text_hash
-from app.services import annotations, domains, taxonomy
+from app.services import annotations, counting, domains, taxonomy
 
 LABELER = "import"
 
@@ -198,9 +198,10 @@ def _insert(session: Session, domain: Domain, fresh: Mapping[str, _Answer]) -> N
         return
     # By their keys, so that two who bring the same texts never wait for each other.
     moment = now()
-    session.execute(
-        insert(Text), [_text(domain, key, answer) | {"labelled_at": moment} for key, answer in sorted(fresh.items())]
-    )
+    texts = [_text(domain, key, answer) | {"labelled_at": moment} for key, answer in sorted(fresh.items())]
+    session.execute(insert(Text), texts)
+    counting.arrived(session, texts)
+    counting.imported(session, domain.id, moment, len(texts))
     made = session.execute(
         select(Text.text_hash, Text.id).where(Text.domain_id == domain.id, Text.text_hash.in_(fresh))
     ).all()

@@ -14,7 +14,7 @@ from app.intent.selection import (
     margin_from_topk,
     random_priority,
 )
-from app.services import rule_usage
+from app.services import counting, rule_usage
 
 FOLD_SIZE = 1000
 
@@ -69,6 +69,7 @@ def fold(session: Session, *, limit: int = FOLD_SIZE) -> int:
         row = {"text_id": text.id, "priority": text.priority, "priority_reason": text.reason}
         row |= labels.get(text.id, _UNLABELLED | {"training_status": _of_question(text)})
         rows.extend(row | {"question_id": question.question_id} for question in asked)
+    counting.asked(session, questions)
     session.flush()
     session.execute(update(UserQuestion), rows)
     rule_usage.count_usage(session, questions)
@@ -124,6 +125,10 @@ def make(question: UserQuestion) -> Text:
         training_status="pending",
         train_allowed=False,
         count=0,
+        # Written out, so that they are known when they change.
+        priority=None,
+        label_id=None,
+        proposed_label=None,
     )
 
 

@@ -23,6 +23,8 @@ class Text(Created, Base):
         Index(None, "domain_id", "state", "priority"),
         Index(None, "domain_id", "state", "text_hash"),
         Index(None, "domain_id", "training_status", "is_gold"),
+        # Which label has waited longest for a batch.
+        Index(None, "domain_id", "state", "training_status", "labelled_at"),
         Index(None, "domain_id", "proposed_label"),
         CheckConstraint("state IN ('unlabelled', 'labelled', 'skipped')", name="state"),
         CheckConstraint("training_status IN ('pending', 'claimed', 'used', 'skipped')", name="training_status"),
