@@ -12,7 +12,7 @@ from app.api import keyring
 from app.api.keyring import KeyRing
 from app.services.keys import KeyRecord, KeyTable, fingerprint
 
-CREDENTIAL = "il_0123456789ab_secret_with_underscores"
+CREDENTIAL = "il_0123456789ab_a-secret_with_underscores_in_it"
 
 
 def record(credential: str = CREDENTIAL, **changes: object) -> KeyRecord:
@@ -96,7 +96,7 @@ def test_who_guesses_causes_few_reads(ring: KeyRing, book: Book, monkeypatch: py
     ring.refresh()
 
     async def guess() -> None:
-        await asyncio.gather(*(ring.look_for(f"il_{number:012d}_guess") for number in range(300)))
+        await asyncio.gather(*(ring.look_for(f"il_{number:012d}_a-guess-of-the-right-form") for number in range(300)))
 
     asyncio.run(guess())
     assert book.reads <= 2
@@ -158,7 +158,7 @@ def test_a_wrong_secret_is_no_use(ring: KeyRing, book: Book) -> None:
 
 
 def test_the_rate_is_the_keys_own_or_the_settings(ring: KeyRing) -> None:
-    own, default = record(rate_per_minute=2), record("il_ffffffffffff_s")
+    own, default = record(rate_per_minute=2), record("il_ffffffffffff_another-secret-of-enough")
     assert [ring.seconds_to_wait(own) > 0 for _ in range(4)] == [False, False, True, True]
     assert sum(ring.seconds_to_wait(default) == 0 for _ in range(150)) == 100
 
