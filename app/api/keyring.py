@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from app.services.keys import KeyRecord, KeyTable, fingerprint
 
 logger = logging.getLogger(__name__)
 
-LONGEST_CREDENTIAL = 200
+FORM = re.compile(r"il_([0-9a-f]{12})_([0-9A-Za-z_-]{20,100})")
 # An unknown key is looked for in the database, for it may be new; but not oftener than this, whoever guesses.
 LOOK_AGAIN_SECONDS = 0.2
 WRITE_USE_SECONDS = 60.0
@@ -71,16 +72,18 @@ class KeyRing:
         """
         asked_at = time.monotonic()
         await asyncio.sleep(self._tried_at + LOOK_AGAIN_SECONDS - asked_at)
-        if not self.knows(credential):
+        if self.may_be_new(credential):
             await asyncio.to_thread(self.refresh, since=asked_at)
 
-    def knows(self, credential: str) -> bool:
-        """Whether a key of this id counts, whatever its secret."""
-        return _key_id(credential) in self._table.records
+    def may_be_new(self, credential: str) -> bool:
+        """Whether this has the form of a key, and none of its id was there at the last look."""
+        key_id = _key_id(credential)
+        return key_id is not None and key_id not in self._table.records
 
     def find(self, credential: str) -> KeyRecord | None:
         """The key of this credential if it counts now."""
-        record = self._table.records.get(_key_id(credential))
+        key_id = _key_id(credential)
+        record = self._table.records.get(key_id) if key_id is not None else None
         if record is None or not hmac.compare_digest(record.secret_hash, fingerprint(credential)):
             return None
         now = datetime.now(UTC)
@@ -114,6 +117,6 @@ class KeyRing:
                 del self._used[key]
 
 
-def _key_id(credential: str) -> str:
-    parts = credential.split("_", 2) if len(credential) <= LONGEST_CREDENTIAL else []
-    return parts[1] if len(parts) == 3 and parts[0] == "il" else ""
+def _key_id(credential: str) -> str | None:
+    found = FORM.fullmatch(credential)
+    return found[1] if found is not None else None

@@ -2,15 +2,14 @@
 
 import ipaddress
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from functools import lru_cache
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import respond
 from app.errors import ForeignHost
 
-FORWARDING = ("forwarded", "x-real-ip", "via")
+FORWARDING = {b"forwarded", b"x-real-ip", b"via"}
 REMEDY = "make a key to open the service to others: `intentloop keys create --role admin`"
 
 
@@ -29,7 +28,9 @@ class OwnMachineOnly:
         self._origins = set(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["app"].state.services.keys.guarded:
+        # Without its parts the application has started nothing yet, and holds nothing to show.
+        services = getattr(scope["app"].state, "services", None) if scope["type"] == "http" else None
+        if services is not None and not services.keys.guarded:
             reason = self._foreign(scope)
             if reason is not None:
                 await respond(ForeignHost(f"{reason}; {REMEDY}"))(scope, receive, send)
@@ -37,22 +38,29 @@ class OwnMachineOnly:
         await self._app(scope, receive, send)
 
     def _foreign(self, scope: Scope) -> str | None:
-        headers = Headers(scope=scope)
-        if any(name in FORWARDING or name.startswith("x-forwarded-") for name in headers):
+        named = {b"host": b"", b"origin": None}
+        forwarded = False
+        for name, value in scope["headers"]:
+            if name in named:
+                named[name] = value
+            forwarded = forwarded or name in FORWARDING or name.startswith(b"x-forwarded-")
+        if forwarded:
             return "the request was forwarded by a proxy, and without keys the service answers nobody behind one"
         server = (scope.get("server") or ("", None))[0] or ""
         if _is_address(server) and not is_loopback(server):
             return "the service was reached under an address that others can reach, and there is no key"
-        host = host_name(headers.get("host", ""))
+        host = host_name((named[b"host"] or b"").decode("latin-1"))
         # A server that is no address is no socket: the request was made in this process, by a test. A socket's
         # address is always one, and nothing that a request says can change it.
         in_process = bool(server) and not _is_address(server) and not server.startswith("/") and host == server.lower()
         if not in_process and not self._own(host):
             return "the request names a host that is not this machine's own"
-        origin = headers.get("origin")
-        if origin is None or origin in self._origins or "*" in self._origins:
+        if named[b"origin"] is None:
             return None
-        page = host_name(urlsplit(origin).netloc)
+        origin = named[b"origin"].decode("latin-1")
+        if origin in self._origins or "*" in self._origins:
+            return None
+        page = host_name(origin.partition("://")[2])
         if self._own(page) or (in_process and page == host):
             return None
         return "the request comes from a page of another site"
@@ -61,6 +69,7 @@ class OwnMachineOnly:
         return is_loopback(host) or host in self._hosts
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether this name or address can only mean the machine itself."""
     if host == "localhost":
@@ -83,6 +92,7 @@ def host_name(authority: str) -> str:
     return name.removesuffix(".")
 
 
+@lru_cache(maxsize=256)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

@@ -115,6 +115,8 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
     log_to_stderr()
     stop = _stopped_by_signals()
     _migrate(given)
+    with database(given) as work:
+        _refuse_open_to_others(given, work)
     service = _start("serve", "--host", given.host, "--port", str(given.port))
     keeper = _start("clock")
     try:
@@ -249,7 +251,9 @@ def _stop_with_parent() -> None:
         return
 
     def wait_for_end() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: its lock, held here, would be a fatal error when the process ends by itself.
+        while os.read(0, 1024):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait_for_end, name="parent", daemon=True).start()

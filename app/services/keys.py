@@ -80,6 +80,7 @@ def create(
         if session.scalar(select(Domain.id).where(Domain.name == domain)) is None:
             raise DomainNotFound("there is no domain of this name")
     key_id = secrets.token_hex(KEY_ID_BYTES)
+    # Found again in logs and repositories by its form: the reason for the prefix.
     credential = f"il_{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
     key = ApiKey(
         key_id=key_id,

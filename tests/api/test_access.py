@@ -71,7 +71,13 @@ def test_the_document_says_which_role_each_route_takes() -> None:
 
 @pytest.mark.parametrize("operation", GUARDED)
 def test_without_a_key_no_route_answers(door: Door, operation: str) -> None:
-    for credential in (None, "il_000000000000_guessed", "nonsense", door.key("admin")[:-1], door.key("admin") + "x"):
+    for credential in (
+        None,
+        "il_000000000000_a-guess-of-the-right-form",
+        "nonsense",
+        door.key("admin")[:-1],
+        door.key("admin") + "x",
+    ):
         answer = door.ask(operation, credential, door.ids["kanari"])
         assert answer.status_code == 401, credential
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -193,7 +199,7 @@ def test_a_body_is_not_read_for_who_may_not_enter(door: Door) -> None:
 
 def test_who_watches_the_service_needs_no_key_and_learns_no_name(door: Door) -> None:
     assert door.service.get("/healthz").json() == {"status": "ok"}
-    for key in (None, "il_000000000000_wrong", door.key("product"), door.key("labeler")):
+    for key in (None, "il_000000000000_a-guess-of-the-right-form", door.key("product"), door.key("labeler")):
         answer = door.service.http.get("/readyz", headers={"X-API-Key": key} if key else {})
         assert (answer.status_code, answer.json()["domains"]) == (200, [])
     all_of_them = door.service.http.get("/readyz", headers={"X-API-Key": door.key("admin")}).json()["domains"]

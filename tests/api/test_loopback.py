@@ -69,7 +69,8 @@ def test_a_request_that_was_forwarded_is_refused(local: TestClient, header: str)
 @pytest.mark.parametrize(
     ("origin", "status"),
     [("http://127.0.0.1:8001", 404), ("http://localhost:3000", 404), ("https://console.example.com", 404),
-     ("https://evil.example", 403), ("null", 403), ("", 403), ("http://127.0.0.1.evil.example", 403)],
+     ("https://evil.example", 403), ("null", 403), ("", 403), ("http://127.0.0.1.evil.example", 403),
+     ("http://[", 403), ("http://[::1]:8001", 404), ("evil.example://localhost/x", 403)],
 )  # fmt: skip
 def test_a_page_of_another_site_changes_nothing(local: TestClient, origin: str, status: int) -> None:
     """A browser sends such a POST without asking first: only its answer would be kept from the page."""
@@ -131,3 +132,7 @@ def test_host_name_is_the_host_without_its_port(authority: str, name: str) -> No
 def test_loopback_is_what_never_leaves_the_machine() -> None:
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "localhost.example", "127.1", "", "::ffff:10.0.0.1")))
+
+
+def test_the_document_is_there_before_anything_has_started() -> None:
+    assert TestClient(create_app(Settings(_env_file=None))).get("/openapi.json").status_code == 200
