@@ -46,7 +46,7 @@ def fit(
     fitted = fit_fusion(
         out_of_fold.probabilities,
         label_ids,
-        out_of_fold.label_ids,
+        out_of_fold.label_ids.tolist(),
         _hits(out_of_fold, texts, rules),
         rules,
         seed=SEED,

@@ -13,7 +13,7 @@ from app.operations.artifact_store import REMOVED
 from app.operations.check_machine import is_loopback
 from app.operations.findings import Finding, Patient
 from app.scorers.artifact import ArtifactCorrupt, verify
-from app.services import domains, members, runs, taxonomy
+from app.services import domains, members, runs, taxonomy, trainable
 
 ALIVE_SECONDS = 60.0
 FOLD_LATE_SECONDS = 300.0
@@ -156,10 +156,14 @@ def taxonomies(patient: Patient) -> Iterator[Finding]:
         if not labels:
             advice = f"`intentloop taxonomy import FILE -d {domain.name}`"
             yield Finding("domains", "warn", f"{domain.name} has no labels", advice)
-        elif domain.active_version_id is None and (why := patient.work.read(members.one_class_reason, domain)):
+        elif domain.active_version_id is None and (why := patient.work.read(_one_class, domain.id)):
             yield Finding("domains", "warn", f"{domain.name} cannot be trained yet: {why}", "label more texts")
         else:
             yield Finding("domains", "ok", f"{domain.name} has {len(labels)} labels")
+
+
+def _one_class(session: Session, domain_id: int) -> str | None:
+    return members.one_class_reason(trainable.looked_up(session, domain_id).per_label)
 
 
 def keys(patient: Patient) -> Iterator[Finding]:
