@@ -22,7 +22,7 @@ from app.operations.findings import Finding, Patient
 from app.services import runs
 from app.settings import Settings
 from tests.builders import ask
-from tests.operations.worlds import content, fill
+from tests.operations.worlds import content, days_ago, fill
 from tests.serving.artifacts import Artifact
 
 SECRET = "a secret of the tests, long enough"
@@ -131,7 +131,7 @@ def _new_domain(patient: Patient) -> None:
         (_set(Domain, epoch=9), "service", "warn", "instead of 9"),
         (_set(ModelVersion, status="failed", reason="unreadable"), "versions", "fail", "default-v2"),
         (_set(TrainingBatch, training_status="failed", error="out of memory"), "batches", "warn", "out of memory"),
-        (_set(TrainingBatch, training_status="queued", queued_at=now() - timedelta(hours=2)), "batches", "warn", "minutes"),
+        (_set(TrainingBatch, training_status="queued", queued_at=days_ago(0.1)), "batches", "warn", "minutes"),
         (_unfold, "backlog", "warn", "60 minutes"),
         (_fail_job, "job", "warn", "disk full"),
         (_new_domain, "domains", "warn", "empty has no labels"),
