@@ -215,6 +215,8 @@ def publish(folder: Path, artifacts: Path) -> str:
     if target.exists():
         try:
             verify(target, digest)
+            # It may have lain for long without a version: it must not be taken for left over before it gets one.
+            os.utime(target)
             return digest
         except ArtifactCorrupt:
             # The same artifact was trained before and was damaged since: this one takes its place.

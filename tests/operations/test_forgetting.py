@@ -224,7 +224,7 @@ def test_forgetting_while_everybody_works_leaves_the_database_in_order(
     with busy(work):
         asking.start()
         try:
-            for _ in range(6):
+            for _ in range(3):
                 stone = work.read(tombstones.of_user, "a" * 64, None)
                 forgetting.forget(
                     work, stone, data_dir=tmp_path, artifacts=store, by=audit.COMMAND_LINE, rewriting=False
