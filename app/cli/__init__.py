@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import demo, importing, models, running, simulate, taxonomy
+from app.cli import demo, importing, models, recounting, running, simulate, taxonomy
 
 app = typer.Typer(
     name="intentloop",
@@ -13,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for module in (running, demo, simulate, importing):
+for module in (running, demo, simulate, importing, recounting):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(taxonomy.app, name="taxonomy")
 app.add_typer(models.app, name="models")
