@@ -15,19 +15,33 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
-from app.api import access, annotations, batches, classify, keywords, operations, problems, questions, queue, versions
+from app.api import (
+    access,
+    annotations,
+    batches,
+    classify,
+    keywords,
+    metrics,
+    operations,
+    problems,
+    questions,
+    queue,
+    versions,
+)
 from app.api import domains as domain_routes
 from app.api.bodies import BodyLimit
 from app.api.dependencies import Services
 from app.api.keyring import KeyRing
 from app.api.loopback import OwnMachineOnly
+from app.api.metrics import OTHER, Metrics
+from app.api.observing import Observed
 from app.db.session import UnitOfWork, connect
 from app.errors import SetupError
 from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
 from app.intent.questions import AskedQuestion
 from app.intent.releases import DomainState, Release
-from app.services import domains, intake, keys, runs, texts
+from app.services import counters, domains, intake, keys, runs, texts
 from app.services import versions as version_service
 from app.services.batches import OpeningRule
 from app.serving.batching import GreedyBatcher
@@ -40,7 +54,7 @@ from app.trail import Trail
 
 logger = logging.getLogger(__name__)
 
-ROUTED = (classify, queue, questions, annotations, domain_routes, batches, keywords, versions, operations)
+ROUTED = (classify, queue, questions, annotations, domain_routes, batches, keywords, versions, operations, metrics)
 LOG_SIZE = 500
 # Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
 GATHER_SECONDS = 0.2
@@ -52,8 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = build(settings)
-        app.state.services = services
+        services = build(settings, app.state.metrics)
+        app.state.services = app.state.metrics.services = services
         # Read ahead, beside the first requests: a service's first flip to a Chinese version must not wait for it.
         threading.Thread(target=load_dictionary, name="dictionary", daemon=True).start()
         services.watcher.start()
@@ -88,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # behind a proxy a redirect would name the wrong host
     )
     app.state.max_json_depth = settings.max_json_depth
+    app.state.metrics = Metrics()
     routers = [module.router for module in ROUTED]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     problems.install(app, routes)
@@ -103,15 +118,19 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "X-Request-ID"],
         )
+    app.add_middleware(
+        Observed, metrics=app.state.metrics, access_level=logging.getLevelName(settings.access_log.upper())
+    )
     _complete_document(app, routes)
     return app
 
 
-def build(settings: Settings) -> Services:
+def build(settings: Settings, metrics: Metrics) -> Services:
     """Open the database and put the parts of one process together."""
     engine = connect(settings.url)
+    counters.keep_days_in(engine, settings.zone)
     work = UnitOfWork(engine)
     secret = Secret(installation_secret(settings))
     runtime = Runtime(settings.artifacts)
@@ -119,15 +138,19 @@ def build(settings: Settings) -> Services:
     turn: AbstractContextManager[object] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     def follow() -> int:
-        with turn:
+        with turn, metrics.folding():
             return fold_and_project(work)
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, name="folder")
 
     def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        with turn:
+        with turn, metrics.writing():
             logged = work(intake.record, asked)
         folder.nudge()
+        names = {loaded.release.state.domain_id: name for name, loaded in runtime.loaded.items()}
+        # What was logged before is answered again, and counted once.
+        new = (question for question, row in zip(asked, logged, strict=True) if row is question)
+        metrics.logged((names.get(question.domain_id, OTHER), question.method) for question in new)
         return logged
 
     log: GreedyBatcher[AskedQuestion, intake.Logged] = GreedyBatcher(

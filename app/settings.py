@@ -4,6 +4,7 @@ Read from the environment (prefix `INTENTLOOP_`) and from a `.env` file. Only co
 """
 
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
@@ -65,6 +66,19 @@ class Settings(BaseSettings):
         ge=1,
         le=10_000_000,
         description="requests a minute of one key before 429 is answered, by each process; a key's own rate wins",
+    )
+
+    # What is logged
+    log_format: Literal["console", "json"] = Field(
+        "console", description="console: for people; json: one object a line"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lines below it are not written"
+    )
+    access_log: Literal["debug", "info"] = Field(
+        "debug",
+        description="level of the line that each request writes, with route, status and duration; "
+        "info writes one for every request",
     )
 
     # The clock: crontab with five fields, or six with seconds first

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 
 from app.api.keyring import KeyRing
+from app.api.tracing import current_trace_id
 from app.errors import DomainNotFound, Forbidden, OtherLabeler, RateLimited, Unauthenticated
 from app.services.audit import Actor
 from app.services.keys import ROLES, KeyRecord
@@ -82,15 +83,15 @@ async def identity(request: Request) -> Access | None:
     """Who calls an open route, or None for anybody: a missing or wrong key is no reason to refuse it."""
     ring: KeyRing = request.app.state.services.keys
     if not ring.guarded:
-        return _everything(request)
+        return _everything()
     record = ring.find(credential(request.headers) or "")
-    return _of(record, request) if record is not None else None
+    return _of(record) if record is not None else None
 
 
 async def _admit(request: Request) -> Access:
     ring: KeyRing = request.app.state.services.keys
     if not ring.guarded:
-        return _everything(request)
+        return _everything()
     given = credential(request.headers)
     if given is None:
         raise Unauthenticated("a key is needed: send it as `Authorization: Bearer <key>`")
@@ -101,22 +102,17 @@ async def _admit(request: Request) -> Access:
         raise Unauthenticated("the key is unknown, revoked or expired")
     if seconds := ring.seconds_to_wait(record):
         raise RateLimited("this key has used up its requests of a minute", retry_after_seconds=seconds)
-    return _of(record, request)
+    return _of(record)
 
 
-def _everything(request: Request) -> Access:
-    trace_id = _trace_id(request)
+def _everything() -> Access:
+    trace_id = current_trace_id()
     return Access(Actor(OPEN.name, trace_id=trace_id) if trace_id else OPEN, ADMIN)
 
 
-def _of(record: KeyRecord, request: Request) -> Access:
-    actor = Actor(record.name, key_id=record.key_id, trace_id=_trace_id(request))
+def _of(record: KeyRecord) -> Access:
+    actor = Actor(record.name, key_id=record.key_id, trace_id=current_trace_id())
     return Access(actor, record.role, record.domains, record.domain_ids, record.labeler_id)
-
-
-def _trace_id(request: Request) -> str | None:
-    found = getattr(request.state, "trace_id", None)
-    return found[:64] if isinstance(found, str) else None
 
 
 def credential(headers: Headers) -> str | None:

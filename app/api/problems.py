@@ -2,7 +2,6 @@
 
 import logging
 import random
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import IntentError, Malformed, Unavailable
+from app.logs import trace
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     @app.exception_handler(StaleDataError)
     async def _database(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
-            logger.error("statement refused: %s", _trace(error))
+            logger.error("statement refused: %s", trace(error))
         return respond(from_database(error))
 
 
@@ -153,20 +153,10 @@ class LastResort:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            logger.error("unexpected %s", _trace(error))
+            logger.error("unexpected %s", trace(error))
             # An answer that has begun cannot become another one: the server then breaks the connection.
             if not begun:
                 await respond(IntentError("something went wrong here; it has been logged"))(scope, receive, send)
-
-
-def _trace(error: BaseException) -> str:
-    """The types of the errors, the first cause last, and the lines of code that were passed; no message of any."""
-    kinds: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(kinds) < 5:
-        kinds.append(type(cause).__name__)
-        cause = cause.__cause__ or getattr(cause, "orig", None)
-    return f"{' from '.join(kinds)}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 def responses(*statuses: int, door: bool = True) -> dict[int | str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from app.cli import (
     importing,
     keys,
     models,
+    recounting,
     running,
     simulate,
     taxonomy,
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for module in (running, demo, simulate, importing, exporting, doctor, backup, forgetting):
+for module in (running, demo, simulate, importing, exporting, doctor, backup, forgetting, recounting):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(taxonomy.app, name="taxonomy")
 app.add_typer(models.app, name="models")

@@ -20,7 +20,7 @@ from app.cli.opening import JsonOption, console, database, log_to_stderr, print_
 from app.db.schema import migrate as migrate_schema
 from app.db.session import UnitOfWork
 from app.errors import IntentError, SetupError
-from app.services import domains, keys
+from app.services import domains, keys, recounting
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.ledger import Ledger
@@ -66,6 +66,8 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(given),
+            # Our handler writes what the server logs, too.
+            log_config=None,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
@@ -229,7 +231,10 @@ def _migrate(given: Settings) -> None:
     engine = reach(given)
     try:
         migrate_schema(engine)
-        UnitOfWork(engine)(domains.ensure_default)
+        work = UnitOfWork(engine)
+        work(domains.ensure_default)
+        for name in work(recounting.rebuild_missing):
+            logger.info("the figures of domain %s were counted from its questions", name)
     finally:
         engine.dispose()
 

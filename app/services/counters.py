@@ -107,11 +107,11 @@ def totals(session: Session, domain_id: int, *, beside: Select[Any] | None = Non
     return _by_name(session.execute(counted if beside is None else union_all(counted, beside)))
 
 
-def totals_of_all(session: Session, names: Iterable[str]) -> dict[int, Figures]:
-    """These numbers in all, of every domain."""
+def totals_of(session: Session, domain_ids: Iterable[int], names: Iterable[str]) -> dict[int, Figures]:
+    """These numbers in all, of these domains."""
     rows = session.execute(
         select(Counter.domain_id, Counter.name, Counter.key, Counter.value).where(
-            Counter.day == TOTAL, Counter.name.in_(list(names))
+            Counter.domain_id.in_(list(domain_ids)), Counter.day == TOTAL, Counter.name.in_(list(names))
         )
     ).all()
     return {owner: _by_name(row[1:] for row in rows if row[0] == owner) for owner in {row[0] for row in rows}}
@@ -135,6 +135,16 @@ def _by_name(rows: Iterable[Any]) -> Figures:
     return figures
 
 
+def of_domain(session: Session, domain_id: int) -> dict[tuple[date, str, str], int]:
+    """Every number of a domain that is not zero, by day, name and key."""
+    rows = session.execute(
+        select(Counter.day, Counter.name, Counter.key, Counter.value).where(
+            Counter.domain_id == domain_id, Counter.value != 0, Counter.name != ""
+        )
+    )
+    return {(day, name, key): value for day, name, key, value in rows}
+
+
 def hold(session: Session, domain_id: int) -> None:
     """Let nobody count in this domain until the transaction ends. What others have counted by then is committed."""
     upsert(session, {(domain_id, *_TURN): 1})
@@ -144,11 +154,7 @@ def replace(session: Session, domain_id: int, rows: Mapping[tuple[date, str, str
     """Make these all the numbers of a domain that is held."""
     table = _table()
     connection = session.connection()
-    result = connection.execute(
-        table.delete().where(
-            table.c.domain_id == domain_id, (table.c.day != TOTAL) | (table.c.name != "") | (table.c.key != "")
-        )
-    )
+    result = connection.execute(table.delete().where(table.c.domain_id == domain_id, table.c.name != ""))
     assert isinstance(result, CursorResult)
     kept = {(domain_id, *key): value for key, value in rows.items() if value}
     if kept:
