@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import demo, importing, models, running, simulate, taxonomy
+from app.cli import demo, importing, models, rules, running, simulate, taxonomy
 
 app = typer.Typer(
     name="intentloop",
@@ -17,3 +17,4 @@ for module in (running, demo, simulate, importing):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(taxonomy.app, name="taxonomy")
 app.add_typer(models.app, name="models")
+app.add_typer(rules.app, name="rules")
