@@ -29,6 +29,7 @@ class DomainRequest(Body):
     keep_text: bool = Field(True, description="false: only a keyed hash of each text is kept")
     gate: Literal["auto", "manual"] = Field("auto", description="manual: a person activates what passed")
     recipe: Literal["ngram"] = "ngram"
+    rule_policy: Literal["auto", "manual"] = Field("auto", description="manual: a person activates mined keyword rules")
 
 
 class DomainOut(BaseModel):
@@ -39,6 +40,7 @@ class DomainOut(BaseModel):
     keep_text: bool
     gate: str
     recipe: str
+    rule_policy: str
     taxonomy_version: int
     active_version: str | None
     epoch: int
@@ -161,6 +163,7 @@ def _domain(session: Session, domain: Domain) -> DomainOut:
         keep_text=domain.keep_text,
         gate=domain.gate,
         recipe=domain.recipe,
+        rule_policy=domain.rule_policy,
         taxonomy_version=domain.taxonomy_version,
         active_version=active.version if active else None,
         epoch=domain.epoch,

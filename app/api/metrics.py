@@ -236,8 +236,8 @@ def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}}
-    | responses(),
+    responses=responses()
+    | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}},
     dependencies=[needs("admin", everywhere=True)],
 )
 def metrics(request: Request) -> Response:

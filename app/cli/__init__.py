@@ -13,6 +13,7 @@ from app.cli import (
     keys,
     models,
     recounting,
+    rules,
     running,
     simulate,
     taxonomy,
@@ -33,3 +34,4 @@ app.add_typer(taxonomy.app, name="taxonomy")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(rules.app, name="rules")

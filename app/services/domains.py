@@ -24,6 +24,7 @@ def create(
     keep_text: bool = True,
     gate: str = "auto",
     recipe: str = "ngram",
+    rule_policy: str = "auto",
 ) -> Domain:
     """Make a domain without labels.
 
@@ -38,7 +39,7 @@ def create(
         raise TaskUnsupported(f"a {task} domain cannot be trained yet: only single_label domains can be made")
     if session.scalar(select(Domain.id).where(Domain.name == name)) is not None:
         raise DomainExists(f"domain {name!r} exists")
-    domain = Domain(name=name, task=task, keep_text=keep_text, gate=gate, recipe=recipe)
+    domain = Domain(name=name, task=task, keep_text=keep_text, gate=gate, recipe=recipe, rule_policy=rule_policy)
     session.add(domain)
     session.flush()
     return domain

@@ -9,13 +9,14 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, KeywordRule, Label, Text
 from app.db.tables.base import now
-from app.errors import NoTexts, TooManyRules
+from app.errors import NoTexts, RuleRefused, TooManyRules
 from app.intent.rules import LEAST_BOUND, LEAST_SUPPORT, LONGEST_WORD, MOST_RULES, without_marks
 from app.intent.taxonomy import split
 from app.intent.text import MaskedText
 from app.services import members, rule_sets, rule_wording, rules, taxonomy
 
 POLICY: Final = f"by policy: lower bound of precision at least {LEAST_BOUND}, support at least {LEAST_SUPPORT}"
+MOST_DICTIONARY_WORDS: Final = 10_000
 # So many digits in a row may be somebody's number.
 _LEAST_NUMBER: Final = 5
 _PAGE: Final = 1000
@@ -114,8 +115,10 @@ def set_dictionary(session: Session, domain: Domain, words: Sequence[str]) -> li
     """Make these the words of the domain, which is locked, that the cutter must not cut; gives them as they are kept.
 
     Raises:
-        RuleRefused: a word is empty or too long.
+        RuleRefused: a word is empty or too long, or there are too many.
     """
+    if len(words) > MOST_DICTIONARY_WORDS:
+        raise RuleRefused(f"a dictionary has at most {MOST_DICTIONARY_WORDS} words")
     domain.dictionary = sorted({word for given in words for word in rule_wording.read(given).all_of}) or None
     session.flush()
     return domain.dictionary or []

@@ -254,7 +254,7 @@ def _frozen_bytes(session: Session, active: Any, count: int) -> int:
         ).where(active)
     ).one()
     fields = banned + patterns + int(manual or 0)
-    return int(units or 0) * per_unit + count * _BYTES_PER_RULE + fields * _BYTES_PER_FIELD
+    return int(units or 0) * per_unit + count * _BYTES_PER_RULE + int(fields) * _BYTES_PER_FIELD
 
 
 def _locked(session: Session, rule_id: int) -> tuple[Domain, KeywordRule]:
