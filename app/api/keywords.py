@@ -193,7 +193,13 @@ def list_keywords(
     return work.read(read)
 
 
-@router.post("", response_model=KeywordOut, status_code=201, responses=responses(400, 404, 409, 413, 422, 503))
+@router.post(
+    "",
+    response_model=KeywordOut,
+    status_code=201,
+    responses=responses(400, 404, 409, 413, 422, 503)
+    | {200: {"model": KeywordOut, "description": "It was there already"}},
+)
 def create_keyword(body: KeywordRequest, work: Work, caller: Caller, response: Response) -> KeywordOut:
     """Write a rule; one that is there already with the same words is answered 200, and takes the status."""
     wording = rule_wording.read(body.keyword, body.all_of, body.none_of, body.pattern)

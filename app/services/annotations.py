@@ -107,10 +107,8 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
         # A batch that holds the old label keeps it, frozen; the new one waits for the next batch.
         text.training_status, text.claimed_by = "pending", None
     _end_lease(session, text)
-    twins = _project(session, text)
-    # Last: whoever folds in new questions holds rules only after texts and questions, too.
     rule_usage.judge(session, text, before=before)
-    return twins
+    return _project(session, text)
 
 
 def undo(session: Session, question_id: str, *, labeler_id: str) -> Text:
@@ -328,8 +326,8 @@ def _clear(session: Session, text: Text) -> None:
     text.labelled_at = text.label_source = text.proposed_label = None
     text.training_status, text.claimed_by = "pending", None
     _requeue(text)
-    _project(session, text)
     rule_usage.judge(session, text, before=before)
+    _project(session, text)
 
 
 def _requeue(text: Text) -> None:
