@@ -266,7 +266,8 @@ def test_a_reader_that_has_seen_enough_ends_the_export_quietly(migrated, empty_f
     bring(
         migrated, write_rows(empty_folder / "rows.jsonl", [{"text": f"第{n}句" * 9, "label": "a"} for n in range(3000)])
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # Unbuffered, nothing would be left to write when the pipe is closed.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": ""}
     running = subprocess.Popen([sys.executable, "-m", "app", "export"], env=environment,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     assert running.stdout.readline().startswith(b'{"text"')
@@ -274,3 +275,15 @@ def test_a_reader_that_has_seen_enough_ends_the_export_quietly(migrated, empty_f
     assert running.stderr.read() == b""
     running.stderr.close()
     assert running.wait() == 0
+
+
+def test_without_the_extra_parquet_is_one_sentence(migrated, empty_folder, monkeypatch):
+    bring(migrated, write_rows(empty_folder / "rows.jsonl", [{"text": "x", "label": "a"}]))
+    assert migrated("export", "-o", empty_folder / "a.parquet").status == 0
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for command in (("import", empty_folder / "a.parquet"), ("export", "-o", empty_folder / "b.parquet")):
+        said = migrated(*command)
+        assert (said.status, len(said.sentences)) == (1, 1)
+        assert "install intentloop[parquet]" in said.sentences[0]
+    assert not (empty_folder / "b.parquet").exists()

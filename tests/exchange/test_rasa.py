@@ -75,6 +75,14 @@ def test_a_character_on_the_edge_of_two_reads_stays_whole(read):
     assert [row.text for row in rows] == lines
 
 
+def test_a_file_that_comes_byte_by_byte_is_read_to_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "nlu.yml"
+    path.write_text(NLU)
+    whole = list(read_labelled(path))
+    monkeypatch.setattr("app.exchange.pieces.Source.read", lambda source, _: source.readline(1))
+    assert list(read_labelled(path)) == whole
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -163,6 +163,7 @@ def test_the_same_rows_are_the_same_bytes_also_gzipped(tmp_path):
         with whole_file(tmp_path / name) as out:
             out.write(b"rows\n" * 100)
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    assert (tmp_path / "a.gz").read_bytes()[4:8] == bytes(4), "the time of writing"
     assert gzip.decompress((tmp_path / "a.gz").read_bytes()) == b"rows\n" * 100
 
 

@@ -106,6 +106,7 @@ def test_an_export_keeps_to_its_domain(sqlite_work: UnitOfWork) -> None:
     sqlite_work(domains.create, "other")
     make_labelled_texts(sqlite_work, {"甲": 3}, domain="other")
     assert len(_all(sqlite_work)) == 2
+    assert sqlite_work.read(exports.summary, sqlite_work.read(exports.begin, "default")).left_out == {}
     assert domain_id(sqlite_work, "other") != domain_id(sqlite_work)
     with pytest.raises(DomainNotFound):
         sqlite_work.read(exports.begin, "none")

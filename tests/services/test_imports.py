@@ -1,8 +1,11 @@
 """Labelled texts come in with a report for each row, and running an import again changes nothing."""
 
-import pytest
+from concurrent.futures import ThreadPoolExecutor, wait
 
-from app.db.session import UnitOfWork
+import pytest
+from sqlalchemy import Engine
+
+from app.db.session import UnitOfWork, transaction
 from app.db.tables import Annotation, Label, Text, UserQuestion
 from app.intent.text import MaskedText
 from app.services import annotations, batches, imports, intake, texts
@@ -178,6 +181,20 @@ def test_two_imports_of_one_file_at_once_label_each_text_once(work: UnitOfWork) 
     reports = in_threads(3, lambda _: _take_in(work, *pairs))
     assert sum((report.counts for report in reports[1:]), reports[0].counts) == {"imported": 20, "duplicate": 40}
     assert len(column(work, Annotation.id)) == 20
+
+
+def test_an_answer_that_is_being_given_while_a_file_comes_in_stands(engine: Engine, work: UnitOfWork) -> None:
+    set_taxonomy(work, ["甲", "乙"])
+    text = trainable_text("甲")
+    (question,) = ask(work, text)
+    with ThreadPoolExecutor(1) as beside:
+        with transaction(engine) as session:
+            annotations.submit(session, question, correct_intent=["甲"], labeler_id="ana")
+            coming = beside.submit(_take_in, work, (text, "乙"))
+            # It waits for this transaction, wherever it has come to by then.
+            wait([coming], timeout=0.5)
+        assert coming.result(timeout=30).counts == {"conflict": 1}
+    assert work.read(intake.find, question).correct_intent == ["甲"]
 
 
 def _import_or_ask(work: UnitOfWork, number: int, words: list[str], owner: int) -> None:
