@@ -90,7 +90,6 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
         session.add(annotation)
         session.flush()
         counting.annotated(session, annotation)
-    counting.judged(session, text, _counts_now(session, text), value=-1)
     counting.judged(session, text, annotation)
     changed = text.label_id != annotation.label_id or text.proposed_label != annotation.proposed_label
     text.state = "labelled"
@@ -313,12 +312,8 @@ def _end_lease(session: Session, text: Text) -> None:
         text.leased_until = None
 
 
-def _counts_now(session: Session, text: Text) -> Annotation | None:
-    return None if text.annotation_id is None else session.get(Annotation, text.annotation_id)
-
-
 def _clear(session: Session, text: Text) -> None:
-    counting.judged(session, text, _counts_now(session, text), value=-1)
+    counting.judged(session, text, None)
     text.state, text.label_id, text.annotation_id = "unlabelled", None, None
     text.labelled_at = text.label_source = text.proposed_label = None
     text.training_status, text.claimed_by = "pending", None

@@ -186,14 +186,21 @@ def judge(annotation: Annotation, text: Text) -> None:
         annotation.agreed = text.intents[:1] == annotation.answer
 
 
-def judged(session: Session, text: Text, annotation: Annotation | None, *, value: int = 1) -> None:
-    """Count the label that a text of the random slice has from now on, or with -1 no longer has.
+def judged(session: Session, text: Text, annotation: Annotation | None) -> None:
+    """Count that a text of the random slice is about to have this label, or none, in place of the one it has.
 
-    Taken back on the day on which it was counted, so that no day falls below zero.
+    What is taken back leaves the day on which it was counted, so that no day falls below zero.
     """
-    if annotation is None or annotation.answered_by is None or not in_random_slice(text.is_gold, text.strategy):
+    if not in_random_slice(text.is_gold, text.strategy):
         return
-    if annotation.source == "import":
+    if text.annotation_id is not None:
+        _judge_by(session, text, session.get(Annotation, text.annotation_id), -1)
+    _judge_by(session, text, annotation, 1)
+
+
+def _judge_by(session: Session, text: Text, annotation: Annotation | None, value: int) -> None:
+    # What a file says of a text was not said about an answer.
+    if annotation is None or annotation.answered_by is None or annotation.source == "import":
         return
     day = counters.day_of(session, annotation.created_at)
     counters.add(session, text.domain_id, JUDGED, annotation.answered_by, value, day=day)
