@@ -89,7 +89,6 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
         counting.judge(annotation, text)
         session.add(annotation)
         session.flush()
-        counting.annotated(session, annotation)
     counting.judged(session, text, annotation)
     changed = text.label_id != annotation.label_id or text.proposed_label != annotation.proposed_label
     text.state = "labelled"
@@ -132,7 +131,6 @@ def undo(session: Session, question_id: str, *, labeler_id: str) -> Text:
     )
     session.add(retraction)
     session.flush()
-    counting.annotated(session, retraction)
     if last.kind == "label":
         before = _standing_before(session, last)
         if before is None:
@@ -166,19 +164,19 @@ def skip(
     if text.state == "skipped":
         raise Retired("two labelers skipped this question already")
     _refuse_if_leased(session, text, labeler_id, lease_token)
-    skipped = Annotation(
-        domain_id=text.domain_id,
-        text_id=text.id,
-        question_id=question_id,
-        labeler_id=labeler_id,
-        revision=next_revision(session, text.id, labeler_id),
-        kind="skip",
-        reason=reason,
+    session.add(
+        Annotation(
+            domain_id=text.domain_id,
+            text_id=text.id,
+            question_id=question_id,
+            labeler_id=labeler_id,
+            revision=next_revision(session, text.id, labeler_id),
+            kind="skip",
+            reason=reason,
+        )
     )
-    session.add(skipped)
     _end_lease(session, text)
     session.flush()
-    counting.annotated(session, skipped)
     if len(_skippers(session, text.id)) >= SKIPS_THAT_RETIRE:
         text.state, text.training_status, text.priority = "skipped", "skipped", None
         _project(session, text)
