@@ -18,6 +18,7 @@ from jobs.context import JobContext
 from jobs.cron import MISFIRE_GRACE_SECONDS, Slots, latest_slot
 from jobs.ledger import BEAT_SECONDS, Ledger
 from jobs.reasons import in_words, is_of_database
+from jobs.rule_proving import prove_next
 from jobs.timetable import TIMETABLE
 from jobs.training import train_next
 
@@ -39,6 +40,8 @@ class Clock:
         self._slots: dict[str, queue.Queue[datetime]] = {name: queue.Queue() for name in TIMETABLE}
         self._threads: list[threading.Thread] = []
         self._failing: set[str] = set()
+        # When the rules of a domain were tried in vain: not again at once.
+        self._tried: dict[str, float] = {}
         self._scheduler = BackgroundScheduler(
             # The slots know the zone. Local times cannot be compared on the day when clocks are put back.
             timezone=UTC,
@@ -60,6 +63,7 @@ class Clock:
         for name, when in self._when.items():
             self._catch_up(name, when)
         self._start_thread("training", self._train)
+        self._start_thread("rules", self._prove_rules)
         self._start_thread("alive", self._report)
         for name in TIMETABLE:
             self._start_thread(name, lambda name=name: self._work_off(name))  # type: ignore[misc]
@@ -121,6 +125,12 @@ class Clock:
     def _train(self) -> None:
         while not self._context.stopping.is_set():
             if not self._guarded(lambda: train_next(self._context)):
+                self._context.stopping.wait(POLL_SECONDS)
+
+    def _prove_rules(self) -> None:
+        while not self._context.stopping.is_set():
+            proved = self._guarded(lambda: prove_next(self._context, self._tried))
+            if not proved:
                 self._context.stopping.wait(POLL_SECONDS)
 
     def _report(self) -> None:

@@ -21,6 +21,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from app import __version__
+from app.api.access import needs
+from app.api.problems import responses
 from app.services import installation
 from app.services.installation import Installation
 
@@ -234,7 +236,9 @@ def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}},
+    responses=responses()
+    | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}},
+    dependencies=[needs("admin", everywhere=True)],
 )
 def metrics(request: Request) -> Response:
     """Figures of this process and of the installation, for Prometheus."""

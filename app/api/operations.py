@@ -8,7 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from app.api.dependencies import PREFIX, DomainQuery, ServicesDep, Work
+from app.api.access import ADMIN, needs
+from app.api.dependencies import PREFIX, DomainQuery, Identity, ServicesDep, Work
 from app.api.problems import respond, responses
 from app.errors import Unavailable
 from app.services import domains, statistics
@@ -181,9 +182,12 @@ async def health() -> HealthOut:
     return HealthOut()
 
 
-@router.get("/readyz", response_model=ReadyOut, responses=responses(503))
-def ready(given: ServicesDep) -> ReadyOut | JSONResponse:
-    """200 whenever `/classify` can answer, without a model too; it says what is degraded."""
+@router.get("/readyz", response_model=ReadyOut, responses=responses(503, door=False))
+def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
+    """200 whenever `/classify` can answer, without a model too; it says what is degraded.
+
+    Which domains there are, it tells whoever may read all that is in them: with keys, only to an admin's.
+    """
     if given.draining:
         return respond(Unavailable("the service is shutting down"))
     database = True
@@ -200,11 +204,17 @@ def ready(given: ServicesDep) -> ReadyOut | JSONResponse:
             error=errors.get(name),
         )
         for name, loaded in sorted(given.runtime.loaded.items())
+        if who is not None and who.role == ADMIN and who.sees(name)
     ]
     return ReadyOut(status="degraded" if errors else "ready", database=database, domains=found)
 
 
-@router.get(f"{PREFIX}/stats", response_model=StatsOut, responses=responses(404, 422, 503))
+@router.get(
+    f"{PREFIX}/stats",
+    response_model=StatsOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("labeler")],
+)
 def stats(work: Work, given: ServicesDep, domain: DomainQuery = DEFAULT, days: Days = DAYS) -> dict[str, Any]:
     """What was asked, answered, labelled and trained, and what the next batch waits for."""
 

@@ -27,6 +27,13 @@ MOST_FIELDS = 20
 RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {"description": "seconds", "required": True, "schema": {"type": "integer", "minimum": 1}}
 }
+# What any route answers that takes a key.
+DOOR = (401, 403, 429)
+HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
 
 
 class Problem(BaseModel):
@@ -55,7 +62,7 @@ def problem(error: IntentError) -> dict[str, Any]:
 
 def respond(error: IntentError) -> JSONResponse:
     """The response of an error."""
-    headers = {"Retry-After": str(random.randint(1, 5))} if error.status_code == 503 else None
+    headers = error.headers or ({"Retry-After": str(random.randint(1, 5))} if error.status_code == 503 else None)
     return JSONResponse(problem(error), status_code=error.status_code, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -152,14 +159,17 @@ class LastResort:
                 await respond(IntentError("something went wrong here; it has been logged"))(scope, receive, send)
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for the OpenAPI document."""
+def responses(*statuses: int, door: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for the OpenAPI document; `door`: also those to whoever may not enter."""
     described = {
         400: "Not JSON",
+        401: "No key, or none that counts",
+        403: "Not with this key",
         404: "No such thing",
         409: "Not in this state",
         413: "Body too large",
         422: "Malformed or refused",
+        429: "Too often",
         503: "Try again later",
     }
     return {
@@ -167,6 +177,6 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": described[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        | ({"headers": RETRY_AFTER} if status == 503 else {})
-        for status in statuses
+        | ({"headers": HEADERS[status]} if status in HEADERS else {})
+        for status in sorted({*statuses, *(DOOR if door else ())})
     }

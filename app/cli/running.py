@@ -3,7 +3,6 @@
 What takes a second to import (the web framework, the statistics of the gate) is imported by the command that needs it.
 """
 
-import ipaddress
 import logging
 import os
 import signal
@@ -22,7 +21,7 @@ from app.cli.opening import JsonOption, console, database, log_to_stderr, print_
 from app.db.schema import migrate as migrate_schema
 from app.db.session import UnitOfWork
 from app.errors import IntentError, SetupError
-from app.services import domains, recounting
+from app.services import domains, keys, recounting
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.ledger import Ledger
@@ -61,9 +60,8 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
 
     given = settings(host=host, port=port)
     log_to_stderr()
-    with database(given):
-        pass
-    _warn_if_open(given)
+    with database(given) as work:
+        _refuse_open_to_others(given, work)
     listener = _listener(given)
     _stop_with_parent()
     server = uvicorn.Server(
@@ -74,6 +72,8 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            # Nothing here needs the caller's address, and none must become what a header says.
+            proxy_headers=False,
         )
     )
     logger.info("listening on http://%s:%d (API: /docs)", given.host, listener.getsockname()[1])
@@ -118,6 +118,8 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
     log_to_stderr()
     stop = _stopped_by_signals()
     _migrate(given)
+    with database(given) as work:
+        _refuse_open_to_others(given, work)
     service = _start("serve", "--host", given.host, "--port", str(given.port))
     keeper = _start("clock")
     try:
@@ -255,7 +257,9 @@ def _stop_with_parent() -> None:
         return
 
     def wait_for_end() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: its lock, held here, would be a fatal error when the process ends by itself.
+        while os.read(0, 1024):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
@@ -270,12 +274,16 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _warn_if_open(given: Settings) -> None:
-    try:
-        local = ipaddress.ip_address(given.host).is_loopback
-    except ValueError:
-        local = given.host == "localhost"
-    if not local:
-        logger.warning(
-            "whoever reaches %s can read and change everything: put a proxy with a key before it", given.host
+def _refuse_open_to_others(given: Settings, work: UnitOfWork) -> None:
+    """Without keys only this machine may reach the service.
+
+    Raises:
+        SetupError: it would listen where others are, and no key was ever made.
+    """
+    from app.api.loopback import is_loopback
+
+    if not is_loopback(given.host.lower()) and not work.read(keys.any_was_made):
+        raise SetupError(
+            f"others can reach {given.host}, and there is no key: make one first with "
+            "`intentloop keys create --role admin`, or listen on 127.0.0.1"
         )

@@ -28,6 +28,7 @@ class OpeningRule:
     small_labels: int = 20
     small_days: float = 7.0
     retry_delays_seconds: Sequence[float] = (60.0, 300.0, 1500.0)
+    extract_keywords: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def open_due(session: Session, domain_name: str, rule: OpeningRule) -> TrainingB
     if not whether_due(session, domain, rule).open:
         return None
     batch = open_batch(session, domain_name, opened_by="clock")
-    return run(session, batch.batch_id)
+    return run(session, batch.batch_id, auto_extract_keywords=rule.extract_keywords)
 
 
 def find(session: Session, batch_id: str) -> TrainingBatch:

@@ -2,6 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import event, func, inspect, select
@@ -106,7 +107,7 @@ def standing(text: Mapping[str, Any]) -> Standing:
 def _follow_rows(session: Session, *_: Any) -> None:
     """Count annotations, and texts from one level to the other, as their rows are written, whichever service does it.
 
-    Statements that change many rows at once pass this by: `trained` and `queued` are for them, and `gone`.
+    Statements that change many rows at once pass this by: `arrived`, `trained`, `queued` and `gone` are for them.
     """
     for row in session.new:
         if isinstance(row, Text):
@@ -134,6 +135,12 @@ def _before(session: Session, text: Text) -> dict[str, Any]:
         row = session.connection().execute(select(*columns).where(Text.id == text.id)).one()
         known = dict(zip(known, row, strict=True))
     return known
+
+
+def arrived(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Count texts that one statement inserts, by their columns."""
+    for row in rows:
+        _move(session, row["domain_id"], {}, standing(row))
 
 
 def gone(session: Session, texts: Iterable[Text]) -> None:
@@ -172,6 +179,11 @@ def trained(session: Session, text_ids: Sequence[int], status: str) -> None:
     for domain_id, before, label_id, count in rows:
         counters.add(session, domain_id, TRAINABLE, f"{before}/{label_id}", -count)
         counters.add(session, domain_id, TRAINABLE, f"{status}/{label_id}", count)
+
+
+def imported(session: Session, domain_id: int, moment: datetime, count: int) -> None:
+    """Count annotations that one statement inserts for an import."""
+    counters.add(session, domain_id, ANNOTATED, "import", count, day=counters.day_of(session, moment))
 
 
 def _annotated(session: Session, annotation: Annotation) -> None:

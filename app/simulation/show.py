@@ -50,6 +50,8 @@ def show(client: Client, screen: Screen, *, pace: Pace, seed: int) -> Account:
     """
     rows = sample.questions()
     client.put_taxonomy(sample.taxonomy())
+    for rule in sample.rules():
+        client.add_rule(rule)
     traffic = Traffic(
         client,
         {row.text: row.label for row in rows},
@@ -111,7 +113,11 @@ def _training(stats: Mapping[str, Any]) -> int:
 
 
 def _sentence(stats: Mapping[str, Any], oracle: Oracle, labeler: PacedOracle) -> str:
-    said = f"{stats['questions']} questions logged, {oracle.answered} texts labelled"
+    rules = stats["rules"]
+    said = (
+        f"{stats['questions']} questions logged, {oracle.answered} texts labelled; "
+        f"{rules['active']} rules serve, used {rules['usage_count']} times"
+    )
     if _training(stats):
         return f"{said}; a batch is training while the service answers"
     if labeler.working:

@@ -41,6 +41,44 @@ class VersionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleAccount:
+    """What the keyword rules did.
+
+    `judged` texts that a rule had matched were labelled by a person, and in `agreed` of them the rule was right.
+    `with_rules` and `model_alone` are the last version's macro-F1 on gold, None where it was not measured.
+    `best`: keyword, label, questions matched and source, the most used first.
+    """
+
+    by_hand: int
+    mined: int
+    waiting: int
+    used: int
+    judged: int
+    agreed: int
+    with_rules: float | None
+    model_alone: float | None
+    best: tuple[tuple[str, str, int, str], ...]
+
+
+def rule_account(active: Sequence[Mapping[str, Any]], waiting: int, evaluation: Mapping[str, Any]) -> RuleAccount:
+    """Sum up the rules that serve at the end. `evaluation`: of the last version that served."""
+    used = sorted(active, key=lambda rule: (-rule["usage_count"], rule["keyword"]))
+    alone = (evaluation.get("rules") or {}).get("model_alone") or {}
+    gold = interval((evaluation.get("gold") or {}).get("macro_f1"))
+    return RuleAccount(
+        by_hand=sum(rule["source"] == "manual" for rule in active),
+        mined=sum(rule["source"] == "mined" for rule in active),
+        waiting=waiting,
+        used=sum(rule["usage_count"] for rule in active),
+        judged=sum(rule["judged_count"] for rule in active),
+        agreed=sum(rule["success_count"] for rule in active),
+        with_rules=gold.value if gold else None,
+        model_alone=alone.get("macro_f1"),
+        best=tuple((rule["keyword"], rule["intent"], rule["usage_count"], rule["source"]) for rule in used[:5]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """What the demonstration comes to. `first` and `last`: the first and the last version that served."""
 
@@ -53,6 +91,7 @@ class Account:
     requests: int
     failed: int
     failures: Mapping[str, int]
+    rules: RuleAccount | None = None
 
     @property
     def confused(self) -> list[tuple[str, str, int]]:
@@ -130,4 +169,10 @@ def account(rows: Sequence[VersionRow], *, labels: int, client: Client) -> Accou
         requests=client.sent,
         failed=client.failed,
         failures=dict(client.failures),
+        rules=_rules(client, served[-1].version) if served else None,
     )
+
+
+def _rules(client: Client, version: str) -> RuleAccount:
+    evaluation = client.version(version)["evaluation"]
+    return rule_account(client.rules(status="active"), len(client.rules(status="candidate")), evaluation)

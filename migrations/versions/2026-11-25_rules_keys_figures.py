@@ -85,7 +85,7 @@ def upgrade() -> None:
         sa.Column("value", sa.String(length=128), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
-        sa.CheckConstraint("kind IN ('user', 'question', 'text')", name=op.f("ck_intent_tombstones_kind")),
+        sa.CheckConstraint("kind IN ('user', 'question', 'before')", name=op.f("ck_intent_tombstones_kind")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_intent_tombstones")),
         sa.UniqueConstraint("kind", "value", name=op.f("uq_intent_tombstones_kind_value")),
         **OPTIONS,

@@ -307,7 +307,8 @@ def test_declared_body_over_the_limit_is_answered_413(small: Process) -> None:
 
 def test_chunked_body_over_the_limit_is_answered_413_before_it_ends(small: Process) -> None:
     address = (small.http.base_url.host, small.http.base_url.port or 80)
-    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(head)
         sent = 0
@@ -330,7 +331,7 @@ def test_chunked_body_over_the_limit_is_answered_413_before_it_ends(small: Proce
 def test_content_length_that_is_none_is_refused(small: Process, length: bytes) -> None:
     address = (small.http.base_url.host, small.http.base_url.port or 80)
     with socket.create_connection(address, timeout=10) as connection:
-        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n{}")
+        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length + b"\r\n\r\n{}")
         answer = connection.recv(4096)
     assert answer.split(b" ")[1][:1] == b"4"
     assert small.http.get("/healthz").status_code == 200

@@ -58,7 +58,7 @@ class Text(Created, Base):
     confidence: Mapped[float | None]
     topk: Mapped[list[list[Any]]] = mapped_column(Json, default=list)
     scored_by: Mapped[str | None] = mapped_column(String(128))
-    # The rules that matched it when it was asked last.
+    # The rules that matched it when it was asked last; since it is labelled, those that matched it before the label.
     rule_hits: Mapped[list[int] | None] = mapped_column(Json)
 
     label_id: Mapped[int | None] = mapped_column(ForeignKey("intent_labels.id"), type_=Id)
