@@ -39,7 +39,8 @@ def main() -> None:
 def _end(status: int, *sentences: str) -> None:
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
     for sentence in sentences:
-        complain.print(f"[red]{escape(sentence)}[/red]")
+        # A file's name or a trainer's last words may hold what no log should.
+        complain.print(f"[red]{escape(logs.masked(sentence))}[/red]")
     sys.exit(status)
 
 

@@ -93,10 +93,8 @@ def _without_messages(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _masked(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {
-        name: value if name in ("_record", "_from_structlog") else masked(value, DEEPEST)
-        for name, value in event.items()
-    }
+    own = {name: event[name] for name in ("_record", "_from_structlog") if name in event}
+    return {**{masked(name): masked(value) for name, value in event.items() if name not in own}, **own}
 
 
 def masked(value: Any, depth: int = DEEPEST) -> Any:

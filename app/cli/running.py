@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app import logs
 from app.cli.opening import JsonOption, console, database, log_to_stderr, print_json, reach, settings
 from app.db.schema import migrate as migrate_schema
 from app.db.session import UnitOfWork
@@ -195,7 +196,7 @@ def _check_timetable(given: Settings) -> None:
         for entry in TIMETABLE.values():
             entry.slots(given)
     except SetupError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(logs.masked(str(error)), err=True)
         raise typer.Exit(2) from error
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -89,8 +88,6 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
         counting.judge(annotation, text)
         session.add(annotation)
         session.flush()
-        counting.annotated(session, annotation)
-    counting.judged(session, text, _counts_now(session, text), value=-1)
     counting.judged(session, text, annotation)
     before = rule_usage.label_of(text)
     changed = text.label_id != annotation.label_id or text.proposed_label != annotation.proposed_label
@@ -135,7 +132,6 @@ def undo(session: Session, question_id: str, *, labeler_id: str) -> Text:
     )
     session.add(retraction)
     session.flush()
-    counting.annotated(session, retraction)
     if last.kind == "label":
         before = _standing_before(session, last)
         if before is None:
@@ -169,19 +165,19 @@ def skip(
     if text.state == "skipped":
         raise Retired("two labelers skipped this question already")
     _refuse_if_leased(session, text, labeler_id, lease_token)
-    skipped = Annotation(
-        domain_id=text.domain_id,
-        text_id=text.id,
-        question_id=question_id,
-        labeler_id=labeler_id,
-        revision=next_revision(session, text.id, labeler_id),
-        kind="skip",
-        reason=reason,
+    session.add(
+        Annotation(
+            domain_id=text.domain_id,
+            text_id=text.id,
+            question_id=question_id,
+            labeler_id=labeler_id,
+            revision=next_revision(session, text.id, labeler_id),
+            kind="skip",
+            reason=reason,
+        )
     )
-    session.add(skipped)
     _end_lease(session, text)
     session.flush()
-    counting.annotated(session, skipped)
     if len(_skippers(session, text.id)) >= SKIPS_THAT_RETIRE:
         text.state, text.training_status, text.priority = "skipped", "skipped", None
         _project(session, text)
@@ -302,7 +298,8 @@ def _refuse_if_leased(session: Session, text: Text, labeler_id: str, lease_token
     if lease is None or lease.expires_at <= database_time(session):
         return
     if lease.labeler_id != labeler_id:
-        raise Leased("another labeler holds this question", lease_expires_at=_iso(lease.expires_at))
+        until = lease.expires_at.isoformat().replace("+00:00", "Z")
+        raise Leased("another labeler holds this question", lease_expires_at=until)
     # Two people under one name: the one whose lease ran out must not answer over the other's shoulder.
     if lease_token is not None and lease_token != lease.token:
         raise LeaseLost("this lease ended, and the question was leased anew under the same labeler_id")
@@ -315,13 +312,9 @@ def _end_lease(session: Session, text: Text) -> None:
         text.leased_until = None
 
 
-def _counts_now(session: Session, text: Text) -> Annotation | None:
-    return None if text.annotation_id is None else session.get(Annotation, text.annotation_id)
-
-
 def _clear(session: Session, text: Text) -> None:
     before = rule_usage.label_of(text)
-    counting.judged(session, text, _counts_now(session, text), value=-1)
+    counting.judged(session, text, None)
     text.state, text.label_id, text.annotation_id = "unlabelled", None, None
     text.labelled_at = text.label_source = text.proposed_label = None
     text.training_status, text.claimed_by = "pending", None
@@ -403,7 +396,3 @@ def _skippers(session: Session, text_id: int) -> Sequence[str]:
         .where(Annotation.text_id == text_id, Annotation.kind == "skip", ~_retracted(retraction))
         .distinct()
     ).all()
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import event, func, inspect, select
 from sqlalchemy.orm import LoaderCallableStatus, Session
 
-from app.db.tables import Annotation, Label, Text, UserQuestion
+from app.db.tables import Annotation, Label, Text, UserQuestion, now
 from app.intent.latency import bucket_of
 from app.services import counters
 
@@ -104,20 +104,22 @@ def standing(text: Mapping[str, Any]) -> Standing:
 
 
 @event.listens_for(Session, "before_flush")
-def _follow_texts(session: Session, *_: Any) -> None:
-    """Count a text from one level to the other as its row is written, whichever service changes it.
+def _follow_rows(session: Session, *_: Any) -> None:
+    """Count annotations, and texts from one level to the other, as their rows are written, whichever service does it.
 
     Statements that change many rows at once pass this by: `arrived`, `trained`, `queued` and `gone` are for them.
     """
     for row in session.new:
         if isinstance(row, Text):
             _move(session, row.domain_id, {}, standing({"is_gold": False} | row.__dict__))
+        elif isinstance(row, Annotation):
+            _annotated(session, row)
     for row in session.dirty:
         if isinstance(row, Text):
             before = inspect(row).committed_state
             if not before.keys().isdisjoint(_COLUMNS):
-                now = {name: getattr(row, name) for name in _COLUMNS}
-                _move(session, row.domain_id, standing(now | _before(session, row)), standing(now))
+                after = {name: getattr(row, name) for name in _COLUMNS}
+                _move(session, row.domain_id, standing(after | _before(session, row)), standing(after))
     for row in session.deleted:
         if isinstance(row, Text):
             gone(session, [row])
@@ -147,11 +149,11 @@ def gone(session: Session, texts: Iterable[Text]) -> None:
         _move(session, text.domain_id, standing({name: getattr(text, name) for name in _COLUMNS}), {})
 
 
-def _move(session: Session, domain_id: int, before: Standing, now: Standing) -> None:
-    if before == now:
+def _move(session: Session, domain_id: int, before: Standing, after: Standing) -> None:
+    if before == after:
         return
-    for name, key in before.keys() | now.keys():
-        if change := now.get((name, key), 0) - before.get((name, key), 0):
+    for name, key in before.keys() | after.keys():
+        if change := after.get((name, key), 0) - before.get((name, key), 0):
             counters.add(session, domain_id, name, key, change)
 
 
@@ -184,11 +186,17 @@ def imported(session: Session, domain_id: int, moment: datetime, count: int) -> 
     counters.add(session, domain_id, ANNOTATED, "import", count, day=counters.day_of(session, moment))
 
 
-def annotated(session: Session, annotation: Annotation) -> None:
-    """Count an annotation that was just written."""
-    key = annotation.source if annotation.kind == "label" else annotation.kind
+def _annotated(session: Session, annotation: Annotation) -> None:
+    # As the columns' defaults will be, which are not there before the row is.
+    annotation.created_at = annotation.created_at or now()
     day = counters.day_of(session, annotation.created_at)
-    counters.add(session, annotation.domain_id, ANNOTATED, key, day=day)
+    counters.add(session, annotation.domain_id, ANNOTATED, annotated_by(annotation), day=day)
+
+
+def annotated_by(annotation: Annotation) -> str:
+    """What an annotation counts as: the source of a label, or what else it is."""
+    kind = annotation.kind or "label"
+    return (annotation.source or "labeler") if kind == "label" else kind
 
 
 def judge(annotation: Annotation, text: Text) -> None:
@@ -198,14 +206,21 @@ def judge(annotation: Annotation, text: Text) -> None:
         annotation.agreed = text.intents[:1] == annotation.answer
 
 
-def judged(session: Session, text: Text, annotation: Annotation | None, *, value: int = 1) -> None:
-    """Count the label that a text of the random slice has from now on, or with -1 no longer has.
+def judged(session: Session, text: Text, annotation: Annotation | None) -> None:
+    """Count that a text of the random slice is about to have this label, or none, in place of the one it has.
 
-    Taken back on the day on which it was counted, so that no day falls below zero.
+    What is taken back leaves the day on which it was counted, so that no day falls below zero.
     """
-    if annotation is None or annotation.answered_by is None or not in_random_slice(text.is_gold, text.strategy):
+    if not in_random_slice(text.is_gold, text.strategy):
         return
-    if annotation.source == "import":
+    if text.annotation_id is not None:
+        _judge_by(session, text, session.get(Annotation, text.annotation_id), -1)
+    _judge_by(session, text, annotation, 1)
+
+
+def _judge_by(session: Session, text: Text, annotation: Annotation | None, value: int) -> None:
+    # What a file says of a text was not said about an answer.
+    if annotation is None or annotation.answered_by is None or annotation.source == "import":
         return
     day = counters.day_of(session, annotation.created_at)
     counters.add(session, text.domain_id, JUDGED, annotation.answered_by, value, day=day)

@@ -101,7 +101,7 @@ def _count_annotations(session: Session, domain_id: int, rows: Rows) -> None:
         ).all()
         for annotation, counts_now, is_gold, strategy in page:
             day = counters.day_of(session, annotation.created_at)
-            rows[day, counting.ANNOTATED, annotation.source if annotation.kind == "label" else annotation.kind] += 1
+            rows[day, counting.ANNOTATED, counting.annotated_by(annotation)] += 1
             if annotation.id != counts_now or annotation.answered_by is None or annotation.source == "import":
                 continue
             if counting.in_random_slice(is_gold, strategy):

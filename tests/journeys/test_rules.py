@@ -60,9 +60,7 @@ def test_with_a_model_both_judge_and_a_rule_names_what_the_model_never_saw(runni
 def test_use_and_success_of_a_rule_are_counted(running):
     [rule] = [rule for rule in running.get("/keywords")["items"] if rule["keyword"] == "发票"]
     question = answered(running, "发票什么时候开给我")
-    running.post(
-        f"/questions/{question['question_id']}/label", {"correct_intent": [INVOICE], "labeler_id": "ana"}
-    )
+    running.post(f"/questions/{question['question_id']}/label", {"correct_intent": [INVOICE], "labeler_id": "ana"})
 
     def counted() -> dict | None:
         found = next(item for item in running.get("/keywords")["items"] if item["id"] == rule["id"])
