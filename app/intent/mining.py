@@ -13,7 +13,6 @@ import ahocorasick
 import numpy as np
 
 from app.intent.arrays import FloatArray, IntArray
-from app.intent.ngram_features import has_han
 from app.intent.rule_evidence import (
     MiningOptions,
     assign_folds,
@@ -23,15 +22,13 @@ from app.intent.rule_evidence import (
     wilson_lower,
 )
 from app.intent.rule_words import WordCutter
+from app.intent.rules import stands_alone
 from app.intent.text import MaskedText, text_key
 
 MAX_EXAMPLES: Final = 5
 
 _LEAST_TEXTS: Final = 2
 """Words of a single text can be counted on no other."""
-
-_WHOLE: Final = 0.8
-"""Share of the texts with a word's letters in which it must stand as a word: `art` is also in `start` and `party`."""
 
 _PAIRED_WORDS: Final = 24
 """Words of one text that are paired with each other, the most typical of its label: 276 pairs, however long it is."""
@@ -120,16 +117,17 @@ def _words(folded: Sequence[str], cutter: WordCutter) -> _Candidates:
     for number, word in enumerate(known):
         automaton.add_word(word, number)
     automaton.make_automaton()
-    matches = [sorted({number for _, number in automaton.iter(text)}) for text in folded]
+    lengths = [len(word) for word in known]
+    # As serving looks for them: `app` is not in `happy`.
+    matches = [
+        sorted({n for end, n in automaton.iter(text) if stands_alone(text, end + 1 - lengths[n], end + 1)})
+        for text in folded
+    ]
     numbers = np.array([number for matched in matches for number in matched], dtype=np.int64)
     order = np.argsort(numbers, kind="stable")
     texts = np.repeat(np.arange(len(folded)), [len(matched) for matched in matches])[order]
     holders = np.split(texts, np.cumsum(np.bincount(numbers, minlength=len(known)))[:-1])
-    kept = [
-        number
-        for number, word in enumerate(known)
-        if len(holders[number]) and (has_han(word) or met[word] >= _WHOLE * len(holders[number]))
-    ]
+    kept = [number for number in range(len(known)) if len(holders[number])]
     return _Candidates([(known[number],) for number in kept], [holders[number] for number in kept])
 
 
