@@ -30,6 +30,8 @@ LEAST_SHARE: Final = 0.001
 class Fusion:
     """score(label) = scale · log p(label) + Σ weights of the matching rules of the label; confidences are its softmax.
 
+    A label that the model does not know has the floor in place of its scaled log-probability.
+
     Args:
         scale: above 0.
         floor: the log-probability of a label that the model does not know and a matching rule speaks for; below 0.
@@ -74,7 +76,7 @@ def fuse(
         for rule in matched:
             columns.setdefault(rule.label_id, len(columns))
         ids = tuple(columns)
-        scores = np.concatenate([scores, np.full(len(ids) - len(scores), fusion.scale * fusion.floor)])
+        scores = np.concatenate([scores, np.full(len(ids) - len(scores), fusion.floor)])
         for rule in matched:
             scores[columns[rule.label_id]] += fusion.weights.get(rule.rule_id, 0.0)
     if not ids:
@@ -84,9 +86,16 @@ def fuse(
     return ids, fused
 
 
-def fallback_fusion(rules: Iterable[Rule]) -> Fusion:
-    """The fusion where nothing can be fitted: the model as it is, and what each rule is trusted beforehand."""
-    weights = {rule.rule_id: PRIOR_TRUST[rule.source] * evidence_of(rule, LEAST_SHARE) for rule in rules}
+def fallback_fusion(rules: Iterable[Rule], label_ids: Sequence[int] = ()) -> Fusion:
+    """The fusion where nothing can be fitted: the model as it is, and what each rule is trusted beforehand.
+
+    `label_ids`: the labels that the model knows. A rule for another one is trusted whole: nothing is counted twice.
+    """
+    known = set(label_ids)
+    weights = {
+        rule.rule_id: (PRIOR_TRUST[rule.source] if rule.label_id in known else 1.0) * evidence_of(rule, LEAST_SHARE)
+        for rule in rules
+    }
     return Fusion(weights=weights)
 
 

@@ -29,9 +29,12 @@ _SCALE_PENALTY: Final = 5.0
 _TRUST_PENALTY: Final = 100.0
 _OWN_PENALTY: Final = 10.0
 _LEAST_SCALE: Final = 0.05
-_SOURCES: Final = tuple(sorted(PRIOR_TRUST))
+# Rules for a label that the model does not know are a source of their own: nothing that they say is counted twice.
+_NEW_LABEL: Final = "new label"
+_TRUST: Final = {**PRIOR_TRUST, _NEW_LABEL: 1.0}
+_SOURCES: Final = tuple(sorted(_TRUST))
 
-# A log-probability that is none: finite, so that 0 · it stays 0.
+# The score of a label that nothing speaks for: finite, so that nothing becomes NaN.
 _NEVER: Final = -1e6
 
 
@@ -55,8 +58,9 @@ class _Problem:
     """The texts, the model's answers and the hits, as arrays.
 
     Args:
-        logs: log-probabilities of the model; the floor where only a rule speaks for a label, `_NEVER` where nothing
-            does. Shape (n, n_labels).
+        logs: log-probabilities of the model, 0 for labels that it does not know; shape (n, n_labels).
+        base: what is not scaled: 0 for labels of the model, of others the floor where a rule speaks for one and
+            `_NEVER` where none does; shape (n, n_labels).
         truth: the column of each text's label, -1 where it has none; shape (n,).
         texts, columns, rules: each hit as a text, the column of the rule's label, and the rule; shape (n_hits,).
         evidence: what each rule says by itself, in logits; shape (n_rules,).
@@ -64,6 +68,7 @@ class _Problem:
     """
 
     logs: FloatArray
+    base: FloatArray
     truth: IntArray
     texts: IntArray
     columns: IntArray
@@ -74,7 +79,7 @@ class _Problem:
     @property
     def prior(self) -> FloatArray:
         """The point before anything was seen: the scale, the trust in each source, what each rule has of its own."""
-        trust = [PRIOR_TRUST[source] for source in _SOURCES]
+        trust = [_TRUST[source] for source in _SOURCES]
         return np.array([1.0, *trust, *np.zeros(len(self.evidence))])
 
     @property
@@ -91,7 +96,7 @@ class _Problem:
 
     def answers(self, point: FloatArray) -> FloatArray:
         """Fused probabilities of all texts; shape (n, n_labels)."""
-        odds: FloatArray = point[0] * self.logs
+        odds: FloatArray = point[0] * self.logs + self.base
         np.add.at(odds, (self.texts, self.columns), self.weights(point)[self.rules])
         odds -= odds.max(axis=1, keepdims=True)
         np.exp(odds, out=odds)
@@ -104,6 +109,7 @@ class _Problem:
         hits = chosen[self.texts]
         return _Problem(
             self.logs[chosen],
+            self.base[chosen],
             self.truth[chosen],
             places[self.texts[hits]],
             self.columns[hits],
@@ -126,8 +132,8 @@ def fit_fusion(
 
     A rule weighs  trust(source) · evidence + its own. The evidence is its naive-Bayes weight, logit(precision) -
     logit(share of its label). Trust is drawn to `PRIOR_TRUST`, what a rule has of its own to 0, the scale to 1, each by
-    an L2 penalty: a logistic regression, convex. So few texts leave the prior as it is, and a rule for a label of which
-    there are no texts yet keeps its say.
+    an L2 penalty: a logistic regression, convex. So few texts leave the prior as it is. A rule for a label that the
+    model does not know is trusted whole: with the floor its evidence comes to its precision.
 
     Args:
         probabilities: of the model, out of fold; shape (n, n_columns).
@@ -137,7 +143,7 @@ def fit_fusion(
         seed: deals the texts to the folds of `FittedFusion`'s answers.
     """
     if not len(truth) or not len(column_label_ids):
-        return FittedFusion(fallback_fusion(rules), np.empty(0), np.empty(0, dtype=np.int64))
+        return FittedFusion(fallback_fusion(rules, column_label_ids), np.empty(0), np.empty(0, dtype=np.int64))
     floor = log(LEAST_SHARE)
     problem, label_ids = _problem(probabilities, column_label_ids, truth, hits, rules, floor)
     point = _fit(problem)
@@ -163,19 +169,23 @@ def _problem(
     texts = np.repeat(np.arange(len(hits)), [len(matched) for matched in hits])
     numbers = np.array([rule for matched in hits for rule in matched], dtype=np.int64)
     n, known = len(truth), len(column_label_ids)
-    logs = np.full((n, len(columns)), _NEVER)
-    logs[texts, speaks_for[numbers]] = floor
+    logs, base = np.zeros((n, len(columns))), np.full((n, len(columns)), _NEVER)
     logs[:, :known] = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+    base[texts, speaks_for[numbers]] = floor
+    base[:, :known] = 0.0
     labels, counts = np.unique(np.asarray(truth, dtype=np.int64), return_counts=True)
     share = dict(zip(labels.tolist(), (counts / n).tolist(), strict=True))
+    share |= dict.fromkeys(list(columns)[known:], LEAST_SHARE)
+    sources = [rule.source if columns[rule.label_id] < known else _NEW_LABEL for rule in rules]
     problem = _Problem(
         logs,
+        base,
         np.array([columns.get(int(label_id), -1) for label_id in truth], dtype=np.int64),
         texts,
         speaks_for[numbers],
         numbers,
         np.array([evidence_of(rule, share.get(rule.label_id, LEAST_SHARE)) for rule in rules], dtype=np.float64),
-        np.array([_SOURCES.index(rule.source) for rule in rules], dtype=np.int64),
+        np.array([_SOURCES.index(source) for source in sources], dtype=np.int64),
     )
     return problem, np.array(list(columns), dtype=np.int64)
 
@@ -185,7 +195,6 @@ def _fit(problem: _Problem) -> FloatArray:
     prior, penalties = problem.prior, problem.penalties
     rows = np.flatnonzero(problem.truth >= 0)
     hit = (rows, problem.truth[rows])
-    logs = np.where(problem.logs == _NEVER, 0.0, problem.logs)
 
     def objective(point: FloatArray) -> tuple[float, FloatArray]:
         answers = problem.answers(point)
@@ -197,7 +206,7 @@ def _fit(problem: _Problem) -> FloatArray:
             problem.rules, weights=answers[problem.texts, problem.columns], minlength=len(problem.evidence)
         )
         trust = np.bincount(problem.sources, weights=pulls * problem.evidence, minlength=len(_SOURCES))
-        return loss, np.concatenate([[float(np.vdot(answers, logs))], trust, pulls]) + penalties * away
+        return loss, np.concatenate([[float(np.vdot(answers, problem.logs))], trust, pulls]) + penalties * away
 
     bounds = [(_LEAST_SCALE, None), *[(0.0, None)] * len(_SOURCES), *[(None, None)] * len(problem.evidence)]
     found = minimize(objective, prior, jac=True, method="L-BFGS-B", bounds=bounds)
