@@ -108,6 +108,13 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app, routes)
     for router in routers:
         app.include_router(router)
+    _add_layers(app, settings)
+    _complete_document(app, routes)
+    return app
+
+
+def _add_layers(app: FastAPI, settings: Settings) -> None:
+    """What every request passes on its way to its route."""
     # The last one added is the outermost: refusals, too, reach a browser only with the headers of CORS.
     app.add_middleware(OwnMachineOnly, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
     app.add_middleware(problems.LastResort)
@@ -123,8 +130,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Observed, metrics=app.state.metrics, access_level=logging.getLevelName(settings.access_log.upper())
     )
-    _complete_document(app, routes)
-    return app
 
 
 def build(settings: Settings, metrics: Metrics) -> Services:

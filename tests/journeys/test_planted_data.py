@@ -85,6 +85,8 @@ def _everywhere(running: Process) -> list[int]:
         post(about + "/skip", {"labeler_id": PHONE, "reason": SENTENCE}),
         http.get(f"{LOOP}/questions/unlabeled", params={"labeler_id": PHONE, "strategy": SENTENCE, SENTENCE: "x"}),
         http.get(f"{LOOP}/questions/{PHONE}"),
+        http.get(f"{LOOP}/stats", headers={"Authorization": f"Bearer {PHONE}", "Host": PHONE, "Forwarded": PHONE}),
+        http.get(f"{LOOP}/stats", headers={"Authorization": f"Bearer {PHONE}"}),
         http.get(f"/{SENTENCE}"),
         http.get(f"{LOOP}/stats", params={"domain": PHONE}),
         post(f"{LOOP}/domains", {"name": PHONE}),
