@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-import ahocorasick
 import numpy as np
 
 from app.intent.arrays import FloatArray, IntArray
@@ -21,8 +20,8 @@ from app.intent.rule_evidence import (
     out_of_fold_evidence,
     wilson_lower,
 )
+from app.intent.rule_matching import WordFinder
 from app.intent.rule_words import WordCutter
-from app.intent.rules import stands_alone
 from app.intent.text import MaskedText, text_key
 
 MAX_EXAMPLES: Final = 5
@@ -45,7 +44,7 @@ class MinedRule:
     """A rule, and what is known about it from texts that it was not mined on.
 
     Args:
-        all_of: one word or two, as `text_key` folds them; it matches the texts that hold all of them, anywhere.
+        all_of: one word or two, as `text_key` folds them; it matches the texts that hold all of them.
         support: texts that it was counted on.
         precision: share of them that have its label.
         precision_lower: lower end of Wilson's 95 % interval of the precision.
@@ -88,7 +87,7 @@ def mine_rules(
 
     A candidate speaks for the label that most of its texts have. It is mined on all folds but one and counted on that
     one, for each fold in turn; what has too little support or precision then goes, and what better rules of the same
-    label say already. Words are looked for anywhere in a text, as in serving, also inside of longer words.
+    label say already. A text holds a word where serving would find it: see `app.intent.rules.contains`.
 
     Args:
         texts: distinct texts, none of them gold.
@@ -113,16 +112,10 @@ def _words(folded: Sequence[str], cutter: WordCutter) -> _Candidates:
     known = sorted(word for word, count in met.items() if count >= _LEAST_TEXTS)
     if not known:
         return _Candidates([], [])
-    automaton = ahocorasick.Automaton()
-    for number, word in enumerate(known):
-        automaton.add_word(word, number)
-    automaton.make_automaton()
-    lengths = [len(word) for word in known]
-    # As serving looks for them: `app` is not in `happy`.
-    matches = [
-        sorted({n for end, n in automaton.iter(text) if stands_alone(text, end + 1 - lengths[n], end + 1)})
-        for text in folded
-    ]
+    # What serving finds, so that the evidence is about what will be served.
+    finder = WordFinder(known)
+    known = finder.words
+    matches = [sorted(finder.found(text)) for text in folded]
     numbers = np.array([number for matched in matches for number in matched], dtype=np.int64)
     order = np.argsort(numbers, kind="stable")
     texts = np.repeat(np.arange(len(folded)), [len(matched) for matched in matches])[order]
