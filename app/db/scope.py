@@ -72,7 +72,8 @@ def _refuse_foreign_inserts(state: ORMExecuteState, allowed: frozenset[int]) -> 
     mapper = state.bind_mapper
     if mapper is None or "domain_id" not in mapper.columns:
         return
-    rows = state.parameters if isinstance(state.parameters, list) else [state.parameters or {}]
+    given: Any = state.parameters or {}
+    rows = given if isinstance(given, list) else [given]
     for row in rows:
         # Values within the statement cannot be read here: the rows stand beside it.
         if "domain_id" not in row:
