@@ -145,13 +145,16 @@ def test_nothing_is_written_into_another_domain(world: World) -> None:
     def in_bulk(session: Session) -> None:
         session.execute(insert(Label), [{"domain_id": world.foreign, "path": "新"}])
 
+    def within_the_statement(session: Session) -> None:
+        session.execute(insert(Label).values(domain_id=world.foreign, path="新"))
+
     def move(session: Session) -> None:
         session.scalars(select(Label)).first().domain_id = world.foreign  # type: ignore[union-attr]
 
     def found(session: Session) -> None:
         domains.create(session, "third")
 
-    for wrong in (add, in_bulk, move, found):
+    for wrong in (add, in_bulk, within_the_statement, move, found):
         with pytest.raises(OutOfScope):
             world.work(wrong)
     world.work(lambda session: session.add(Label(domain_id=world.mine, path="新")))
