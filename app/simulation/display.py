@@ -135,7 +135,7 @@ def _of_rules(rules: RuleAccount) -> list[str]:
         )
     lines.append(
         f"{rules.by_hand} rules by hand and {rules.mined} mined ones serve, {rules.waiting} wait for a person. They "
-        f"matched {rules.used} times; of {rules.judged} such texts that were labelled, "
+        f"matched {rules.used} times; of {rules.judged} such texts that were labelled, the unsure ones first, "
         f"{_share(rules.agreed, rules.judged)} agreed."
     )
     if rules.with_rules is not None and rules.model_alone is not None:
