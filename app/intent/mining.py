@@ -180,8 +180,9 @@ def _rules(
     """The candidates that earn their place."""
     numbers, texts = candidates.flat()
     speaks_for = _label_counts(numbers, targets[texts], len(candidates.words), len(labels)).argmax(axis=1)
-    folds = assign_folds(targets, options)
-    evidence = out_of_fold_evidence(count_folds(numbers, texts, speaks_for, targets, folds), options)
+    several = np.array([len(words) > 1 for words in candidates.words], dtype=bool)
+    counts = count_folds(numbers, texts, speaks_for, several, targets, assign_folds(targets, options))
+    evidence = out_of_fold_evidence(counts, options)
     scores, precisions = evidence.log_odds, evidence.precision
     lower = [wilson_lower(int(r), int(s)) for r, s in zip(evidence.right, evidence.support, strict=True)]
     enough = [int(k) for k in np.flatnonzero(evidence.suffices(options))]
