@@ -21,7 +21,7 @@ class Observed:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, access_level: int) -> None:
         self._app = app
-        self._metrics = metrics
+        self._requests = metrics.requests
         self._access_level = access_level
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +49,7 @@ class Observed:
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = route_of(scope)
-        self._metrics.answered(method, route, status, seconds)
+        self._requests.count(method, route, status, seconds)
         if logger.isEnabledFor(self._access_level):
             fields = {"method": method, "route": route, "status": status, "duration_ms": round(seconds * 1000, 3)}
             logger.log(self._access_level, "request", extra={"fields": fields})

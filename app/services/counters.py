@@ -113,18 +113,26 @@ def totals_of(session: Session, domain_ids: Iterable[int], names: Iterable[str])
         select(Counter.domain_id, Counter.name, Counter.key, Counter.value).where(
             Counter.domain_id.in_(list(domain_ids)), Counter.day == TOTAL, Counter.name.in_(list(names))
         )
-    ).all()
-    return {owner: _by_name(row[1:] for row in rows if row[0] == owner) for owner in {row[0] for row in rows}}
+    )
+    return _grouped(rows)
 
 
-def days(session: Session, domain_id: int, names: Iterable[str], *, since: date) -> dict[date, Figures]:
-    """These numbers of each day from `since` on that has any, in the order of the days."""
+def _grouped(rows: Iterable[Any]) -> dict[Any, Figures]:
+    found: defaultdict[Any, list[Any]] = defaultdict(list)
+    for first, *row in rows:
+        found[first].append(row)
+    return {first: _by_name(group) for first, group in found.items()}
+
+
+def of_days(session: Session, domain_id: int, names: Iterable[str], days: Iterable[date]) -> dict[date, Figures]:
+    """These numbers of each of these days that has any."""
+    # Day by day and not as a range: between the names that are asked for lie those that are counted by label.
     rows = session.execute(
-        select(Counter.day, Counter.name, Counter.key, Counter.value)
-        .where(Counter.domain_id == domain_id, Counter.day >= since, Counter.name.in_(list(names)))
-        .order_by(Counter.day)
-    ).all()
-    return {day: _by_name(row[1:] for row in rows if row[0] == day) for day in dict.fromkeys(row[0] for row in rows)}
+        select(Counter.day, Counter.name, Counter.key, Counter.value).where(
+            Counter.domain_id == domain_id, Counter.day.in_(list(days)), Counter.name.in_(list(names))
+        )
+    )
+    return _grouped(rows)
 
 
 def _by_name(rows: Iterable[Any]) -> Figures:

@@ -30,8 +30,8 @@ def of_domain(session: Session, domain_id: int, *, days: int) -> dict[str, Any]:
     """`latency`, `by_day` and `by_week` of the last `days` days, today included, the oldest first; none is left out."""
     today = counters.day_of(session, database_time(session))
     since = today - timedelta(days=days - 1)
-    counted = counters.days(session, domain_id, _NAMES, since=since)
     every = [since + timedelta(days=number) for number in range(days)]
+    counted = counters.of_days(session, domain_id, _NAMES, every)
     weeks: dict[date, list[Figures]] = {}
     for day in every:
         weeks.setdefault(day - timedelta(days=day.weekday()), []).append(counted.get(day, {}))

@@ -92,9 +92,8 @@ def test_a_question_counts_to_the_day_of_its_zone(sqlite_work: UnitOfWork) -> No
     late, early = datetime(2026, 3, 1, 15, 59, tzinfo=UTC), datetime(2026, 3, 1, 16, 0, tzinfo=UTC)
     for moment in (late, early):
         ask(sqlite_work, trainable_text("甲"), asked_at=moment)
-    found = sqlite_work.read(
-        lambda session: counters.days(session, domain_id(sqlite_work), [counting.SOURCE], since=date(2026, 1, 1))
-    )
+    days = [date(2026, 2, 28), date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)]
+    found = sqlite_work.read(lambda session: counters.of_days(session, domain_id(sqlite_work), [counting.SOURCE], days))
     assert {day: figures[counting.SOURCE] for day, figures in found.items()} == {
         date(2026, 3, 1): {"served": 1},
         date(2026, 3, 2): {"served": 1},

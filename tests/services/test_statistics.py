@@ -325,10 +325,10 @@ def test_days_and_weeks_add_up(work: UnitOfWork) -> None:
     assert figures["latency"] == {
         "days": 14,
         "answers": 7,
-        "p50_ms": pytest.approx(11, rel=0.1),
-        "p99_ms": pytest.approx(11, rel=0.1),
+        "p50_ms": pytest.approx(11, rel=0.19),
+        "p99_ms": pytest.approx(11, rel=0.19),
     }
-    assert figures["by_day"][-1]["p50_ms"] == pytest.approx(2.0, rel=0.1)
+    assert figures["by_day"][-1]["p50_ms"] == pytest.approx(2.0, rel=0.19)
     assert figures["questions"] == 15
 
 
