@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
@@ -143,7 +144,12 @@ class ExtractionOut(BaseModel):
     next_cursor: None = None
 
 
-@router.post("/extract", response_model=ExtractionOut, responses=responses(404, 409, 422, 503))
+@router.post(
+    "/extract",
+    response_model=ExtractionOut,
+    responses=responses(404, 409, 422, 503),
+    dependencies=[needs("admin")],
+)
 def extract_keywords(
     services: ServicesDep,
     work: Work,
@@ -163,7 +169,7 @@ def extract_keywords(
     return ExtractionOut(domain=domain, items=work.read(read), **found)
 
 
-@router.get("", response_model=KeywordsOut, responses=responses(404, 422, 503))
+@router.get("", response_model=KeywordsOut, responses=responses(404, 422, 503), dependencies=[needs("labeler")])
 def list_keywords(
     work: Work,
     domain: DomainQuery = DEFAULT,
@@ -199,6 +205,7 @@ def list_keywords(
     status_code=201,
     responses=responses(400, 404, 409, 413, 422, 503)
     | {200: {"model": KeywordOut, "description": "It was there already"}},
+    dependencies=[needs("admin")],
 )
 def create_keyword(body: KeywordRequest, work: Work, caller: Caller, response: Response) -> KeywordOut:
     """Write a rule; one that is there already with the same words is answered 200, and takes the status."""
@@ -213,7 +220,12 @@ def create_keyword(body: KeywordRequest, work: Work, caller: Caller, response: R
     return answer
 
 
-@router.patch("/{rule_id}", response_model=KeywordOut, responses=responses(400, 404, 409, 413, 422, 503))
+@router.patch(
+    "/{rule_id}",
+    response_model=KeywordOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
 def change_keyword(rule_id: PathId, body: KeywordChange, work: Work, caller: Caller) -> KeywordOut:
     """Give a rule another status, other words or another label."""
     number, changes = _row_id(rule_id), body.model_dump(exclude_unset=True)
@@ -224,7 +236,9 @@ def change_keyword(rule_id: PathId, body: KeywordChange, work: Work, caller: Cal
     return work(change)
 
 
-@router.delete("/{rule_id}", response_model=KeywordOut, responses=responses(404, 422, 503))
+@router.delete(
+    "/{rule_id}", response_model=KeywordOut, responses=responses(404, 422, 503), dependencies=[needs("admin")]
+)
 def retire_keyword(rule_id: PathId, work: Work, caller: Caller) -> KeywordOut:
     """Retire a rule: it serves no more, and its row stays with what it brought."""
     number = _row_id(rule_id)

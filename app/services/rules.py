@@ -210,7 +210,7 @@ def conflicts_of(session: Session, rules: Iterable[KeywordRule]) -> dict[int, li
 def count_alive(session: Session, domain_id: int) -> int:
     """How many rules of a domain are not retired."""
     alive = (KeywordRule.domain_id == domain_id) & KeywordRule.status.in_(ALIVE)
-    return session.scalar(select(func.count()).where(alive)) or 0
+    return session.scalar(select(func.count(KeywordRule.id)).where(alive)) or 0
 
 
 def refuse_beyond_limit(session: Session, domain: Domain, more: int) -> None:
@@ -230,7 +230,9 @@ def refuse_too_large_a_set(session: Session, domain: Domain) -> None:
         TooManyRules: too many patterns, or too many bytes.
     """
     active = (KeywordRule.domain_id == domain.id) & (KeywordRule.status == "active")
-    count, patterns = session.execute(select(func.count(), func.count(KeywordRule.pattern)).where(active)).one()
+    count, patterns = session.execute(
+        select(func.count(KeywordRule.id), func.count(KeywordRule.pattern)).where(active)
+    ).one()
     if patterns > MOST_PATTERNS:
         raise TooManyRules(f"a domain has at most {MOST_PATTERNS} active rules with a pattern")
     if count > _NEVER_TOO_MANY and (weight := _frozen_bytes(session, active, count)) > MOST_FROZEN_BYTES:

@@ -40,7 +40,7 @@ def add(session: Session, domain: Domain, path: str) -> Label:
     """Add one label, or wake a retired one. The domain must be locked."""
     label = session.scalar(select(Label).where(Label.domain_id == domain.id, Label.path == path))
     if label is None:
-        position = session.scalar(select(func.count()).where(Label.domain_id == domain.id)) or 0
+        position = session.scalar(select(func.count(Label.id)).where(Label.domain_id == domain.id)) or 0
         label = Label(domain_id=domain.id, path=path, position=position, since_version=domain.taxonomy_version + 1)
         session.add(label)
     elif label.status == "active":

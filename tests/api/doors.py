@@ -69,6 +69,12 @@ BODIES: Mapping[str, Any] = {
     f"POST {LOOP}/batches": lambda ids: {"domain": ids["domain"]},
     f"POST {LOOP}/models/rollback": lambda ids: {"domain": ids["domain"]},
     f"PUT {LOOP}/taxonomy": lambda ids: [ids.get("label", "没有"), "别的"],
+    f"POST {LOOP}/keywords": lambda ids: {
+        "keyword": "屏幕",
+        "intent": ids.get("label", "没有"),
+        "domain": ids["domain"],
+    },
+    f"PATCH {LOOP}/keywords/{{rule_id}}": lambda _: {"status": "active"},
     f"POST {LOOP}/domains": lambda _: {"name": "new-one"},
 }
 EXTRA: Mapping[str, dict[str, str]] = {f"DELETE {LOOP}/questions/{{question_id}}/label": {"labeler_id": "ana"}}
@@ -135,6 +141,7 @@ def _rest(session: Session, name: str, canary: str, label: str) -> dict[str, str
         all_of=[canary], reason=f"{canary}的理由", created_by=canary, support=9, precision=0.9, precision_lower=0.8,
     )  # fmt: skip
     session.add(rule)
+    owner.rule_seq = 1
     session.add(RuleSet(domain_id=owner.id, revision=1, digest=canary, rules=[], reason=canary, created_by=canary))
     audit.note(session, COMMAND_LINE, "test.plant", canary, domain_id=owner.id, after={"canary": canary})
     session.flush()

@@ -358,7 +358,10 @@ def test_an_open_service_says_so_when_it_starts(
 
 
 def test_routes_reach_the_database_through_the_callers_unit_of_work() -> None:
-    """`Services.work` sees every domain: of all routes only the one that asks whether the database answers takes it."""
+    """`Services.work` sees every domain: only the route that asks whether the database answers takes it, and metrics.
+
+    Those are for a key of all domains.
+    """
     folder = Path(create_app.__code__.co_filename).parent / "api"
     takers = {
         (path.name, ast.unparse(node))
@@ -369,5 +372,6 @@ def test_routes_reach_the_database_through_the_callers_unit_of_work() -> None:
     assert takers == {
         ("dependencies.py", "(await services(request)).work"),
         ("dependencies.py", "work.engine"),
+        ("metrics.py", "self.services.work"),
         ("operations.py", "given.work"),
     }

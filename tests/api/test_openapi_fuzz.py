@@ -107,7 +107,7 @@ def test_names_in_the_document_are_words_and_not_modules(document: dict[str, Any
 def test_document_names_every_route_of_the_contract(document: dict[str, Any]) -> None:
     routes = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
     assert routes == {
-        "POST /classify", "POST /classify/batch", "GET /healthz", "GET /readyz",
+        "POST /classify", "POST /classify/batch", "GET /healthz", "GET /readyz", "GET /metrics",
         *(f"{method} {LOOP}{path}" for method, path in (
             ("GET", "/stats"), ("POST", "/questions"), ("GET", "/questions/unlabeled"),
             ("GET", "/questions/{question_id}"), ("POST", "/questions/{question_id}/label"),

@@ -100,13 +100,13 @@ def test_what_commands_change_is_in_the_trail(migrated, empty_folder):
     assert migrated("import", rows).status == 0
     assert migrated("keys", "create", "--role", "admin").status == 0
     events = migrated("audit", "list", "--json").json
-    assert [event["action"] for event in events] == ["key.create", "import.take_in", "taxonomy.replace"]
+    assert [event["action"] for event in events] == ["key.create", "labels.import", "taxonomy.replace"]
     assert {event["actor"] for event in events} == {"command line"}
     assert [event["domain"] for event in events] == [None, "default", "default"]
-    assert events[1]["after"] == {"counts": {"imported": 3}}
+    assert events[1]["after"] == {"imported": 3}
     assert "句子" not in json.dumps(events, ensure_ascii=False)
     shown = migrated("audit", "list", "--domain", "default", "--limit", 1)
-    assert "import.take_in" in shown.out
+    assert "labels.import" in shown.out
     assert "taxonomy.replace" not in shown.out
     assert migrated("audit", "list", "--domain", "nowhere").status == 1
 
