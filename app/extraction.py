@@ -96,7 +96,7 @@ class Extraction:
             with suppress(BrokenPipeError):
                 process.stdin.close()
             process.stdout.close()
-        if timed_out.is_set():
+        if timed_out.is_set() and not said:
             limit = self._settings.mine_timeout_seconds
             raise Unavailable(f"mining was stopped after {limit:g} s (INTENTLOOP_MINE_TIMEOUT_SECONDS)")
         return _read(said)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from app.intent.fusion import fusion_from_json
 
 from app.intent.arrays import FloatArray, IntArray
 from app.intent.cascade import Tier, decide_many
+from app.intent.fusion import fusion_from_json
 from app.intent.rules import Rule
 from app.intent.text import MaskedText
 from app.scorers.artifact import Scorer

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from app.intent.rule_matching import Matcher
 
 from app.intent.arrays import IntArray
 from app.intent.calibration import fit_threshold
+from app.intent.rule_evidence import MiningOptions, out_of_fold_hits
+from app.intent.rule_matching import Matcher
 from app.intent.rules import Rule
 from app.scorers.artifact import OutOfFold
 from app.services.activations import Pairing
@@ -67,10 +68,11 @@ def _best(out_of_fold: OutOfFold, label_ids: Sequence[int]) -> IntArray:
 
 
 def _hits(out_of_fold: OutOfFold, texts: Mapping[int, str], rules: Sequence[Rule]) -> list[list[int]]:
-    """For each text the places of the rules that matched it."""
+    """For each text the places of the rules that match it and may count: a mined one only where it was not mined."""
     places = {rule.rule_id: place for place, rule in enumerate(rules)}
     matcher = Matcher(rules)
-    return [
+    matches = [
         [places[rule.rule_id] for rule in matcher.matched(texts.get(int(text_id), ""))]
         for text_id in out_of_fold.text_ids
     ]
+    return out_of_fold_hits(matches, out_of_fold.label_ids.tolist(), rules, MiningOptions(seed=SEED))

@@ -92,6 +92,8 @@ def restore_backup(
             restored = restore.restore(engine, given.artifacts, folder.absolute(), stones=stones)
         finally:
             engine.dispose()
+        # It remembers the end of the trail that was here before.
+        given.audit_head.unlink(missing_ok=True)
         if given.secret_key is None:
             restore.restore_secret(folder, restored.manifest, given.data_dir / SECRET)
         fits = _secret_fits(given, restored.manifest)

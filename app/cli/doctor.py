@@ -9,6 +9,7 @@ from app.cli.opening import JsonOption, console, print_json, reach, settings
 from app.db.session import UnitOfWork
 from app.operations.doctor import examine, is_well
 from app.operations.findings import Patient
+from app.settings import Settings
 
 app = typer.Typer()
 
@@ -30,7 +31,7 @@ def doctor(
     engine = reach(given)
     try:
         findings = []
-        for finding in examine(Patient(given, UnitOfWork(engine), thorough)):
+        for finding in examine(Patient(given, UnitOfWork(engine), thorough, secret=_secret(given))):
             findings.append(finding)
             if not as_json:
                 console.print(f"{MARKS[finding.level]} {finding.check}: {escape(finding.says)}")
@@ -42,3 +43,12 @@ def doctor(
         print_json({"well": is_well(findings), "findings": [finding.as_json() for finding in findings]})
     if not is_well(findings):
         raise typer.Exit(1)
+
+
+def _secret(given: Settings) -> bytes | None:
+    """The installation's key; none is made for a look."""
+    from app.main import installation_secret
+
+    if given.secret_key is None and not (given.data_dir / "secret.key").exists():
+        return None
+    return installation_secret(given)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Table
 
 PAUSE_SECONDS = 0.1
 # Writing so much anew takes a few seconds, for which writers wait without giving up.
-REWRITTEN_BY_ITSELF_BYTES = 512 * 2**20
+REWRITTEN_BY_ITSELF_BYTES = 256 * 2**20
 
 
 def rewritten_by_itself(engine: Engine) -> bool:

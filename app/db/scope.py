@@ -53,8 +53,7 @@ def _bound(state: ORMExecuteState) -> None:
             raise OutOfScope("a bounded session runs statements over mapped classes only")
         return
     if state.is_insert:
-        for row in _rows(state.parameters):
-            _refuse(row.get("domain_id"), allowed)
+        _refuse_foreign_inserts(state, allowed)
         return
     state.statement = state.statement.options(*_criteria(allowed))
 
@@ -69,8 +68,17 @@ def _refuse_foreign_rows(session: Session, *_: Any) -> None:
         _refuse(getattr(row, "domain_id", None), allowed)
 
 
-def _rows(parameters: Any) -> list[Any]:
-    return parameters if isinstance(parameters, list) else [parameters or {}]
+def _refuse_foreign_inserts(state: ORMExecuteState, allowed: frozenset[int]) -> None:
+    mapper = state.bind_mapper
+    if mapper is None or "domain_id" not in mapper.columns:
+        return
+    given: Any = state.parameters or {}
+    rows = given if isinstance(given, list) else [given]
+    for row in rows:
+        # Values within the statement cannot be read here: the rows stand beside it.
+        if "domain_id" not in row:
+            raise OutOfScope("a bounded session inserts rows that name their domain")
+        _refuse(row["domain_id"], allowed)
 
 
 def _refuse(domain_id: int | None, allowed: frozenset[int]) -> None:

@@ -18,6 +18,7 @@ METHODS: Final[Mapping[str, str]] = {
 """What an answer's `method` says when this tier decided."""
 
 LOGGED_TOPK: Final = 5
+LOGGED_RULES: Final = 50
 
 
 class TierUnavailable(Exception):
@@ -55,7 +56,7 @@ class Verdict:
         return self.label_id is not None and self.confidence is not None and self.confidence >= threshold
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict as it is logged, with its best `LOGGED_TOPK` labels."""
+        """The verdict as it is logged, with its best `LOGGED_TOPK` labels and the first `LOGGED_RULES` rules."""
         logged = {
             "tier": self.tier,
             "label_id": self.label_id,
@@ -64,7 +65,7 @@ class Verdict:
             "reason": self.reason,
             "version": self.version,
         }
-        return logged | {"rules": list(self.rules)} if self.rules else logged
+        return logged | {"rules": list(self.rules[:LOGGED_RULES])} if self.rules else logged
 
 
 class Tier(Protocol):

@@ -15,8 +15,11 @@ from app.intent.rules import Rule
 
 BoolArray = NDArray[np.bool_]
 
-LEAST_LOG_ODDS: Final = 1.645
-"""z-score from which on a word counts as typical of its label: one of twenty that are not would pass."""
+LEAST_LOG_ODDS: Final = 1.28
+"""z-score from which on a word counts as typical of its label: one of ten that are not would pass."""
+
+LEAST_LOG_ODDS_OF_SEVERAL: Final = 1.96
+"""The same for several words together: one of forty. There are many more of them, so more are lucky."""
 
 _Z95: Final = 1.959963984540054
 
@@ -51,19 +54,21 @@ class MiningOptions:
 
 @dataclass(frozen=True, slots=True)
 class FoldCounts:
-    """What candidates match in each fold. `texts`: shape (n_folds,); all others (n_candidates, n_folds).
+    """What candidates match in each fold. Shape (n_candidates, n_folds) where nothing else is said.
 
     Args:
         matched: texts that the candidate matches.
         right: those of them that have its label.
         of_label: all texts of its label.
-        texts: all texts.
+        texts: all texts; shape (n_folds,).
+        least_log_odds: what a candidate's z-score must reach; shape (n_candidates,).
     """
 
     matched: IntArray
     right: IntArray
     of_label: IntArray
     texts: IntArray
+    least_log_odds: FloatArray
 
     def without(self, folds: Sequence[int]) -> tuple[IntArray, IntArray, IntArray, int]:
         """The four counts summed over all folds but these."""
@@ -145,7 +150,7 @@ def mined_without(counts: FoldCounts, folds: Sequence[int], options: MiningOptio
     matched, right, of_label, texts = counts.without(folds)
     least = max(1, min(options.min_support - 1, 2))
     precise = right >= options.min_confidence * matched - 1e-9
-    return (matched >= least) & precise & (log_odds(matched, right, of_label, texts) >= LEAST_LOG_ODDS)
+    return (matched >= least) & precise & (log_odds(matched, right, of_label, texts) >= counts.least_log_odds)
 
 
 def out_of_fold_evidence(counts: FoldCounts, options: MiningOptions, *, left_out: Sequence[int] = ()) -> Evidence:
@@ -196,18 +201,25 @@ def out_of_fold_hits(
     speaks_for = np.array([columns.get(rule.label_id, -1) for rule in rules], dtype=np.int64)
     numbers = np.array([rule for matched in matches for rule in matched], dtype=np.int64)
     texts = np.repeat(np.arange(len(matches)), [len(matched) for matched in matches])
-    counted = rules_without(count_folds(numbers, texts, speaks_for, targets, folds), options)
+    several = np.array([len(rule.all_of) != 1 for rule in rules], dtype=bool)
+    counted = rules_without(count_folds(numbers, texts, speaks_for, several, targets, folds), options)
     counted[[rule.source == "manual" for rule in rules]] = True
     return [[r for r in matched if counted[r, folds[text]]] for text, matched in enumerate(matches)]
 
 
 def count_folds(
-    candidates: IntArray, texts: IntArray, speaks_for: IntArray, targets: IntArray, folds: IntArray
+    candidates: IntArray,
+    texts: IntArray,
+    speaks_for: IntArray,
+    several: BoolArray,
+    targets: IntArray,
+    folds: IntArray,
 ) -> FoldCounts:
     """Counts from matches: candidate `candidates[k]` matches text `texts[k]`.
 
     Args:
         speaks_for: the column of each candidate's label, -1 where no text has it; shape (n_candidates,).
+        several: which candidates are more than a word; shape (n_candidates,).
         targets, folds: shape (n_texts,).
     """
     n, n_folds = len(speaks_for), int(folds.max(initial=0)) + 1
@@ -220,4 +232,5 @@ def count_folds(
         right=np.bincount(places[hit], minlength=n * n_folds).reshape(n, n_folds),
         of_label=sizes[speaks_for],
         texts=np.bincount(folds, minlength=n_folds),
+        least_log_odds=np.where(several, LEAST_LOG_ODDS_OF_SEVERAL, LEAST_LOG_ODDS),
     )

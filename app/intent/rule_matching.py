@@ -69,24 +69,47 @@ def _compile(pattern: str, most_bytes: int = _PATTERN_BYTES) -> Any:
         raise PatternRefused(f"the pattern is not RE2 syntax: {reason}") from error
 
 
+class WordFinder:
+    """Finds which of many words a text holds, each as `rules.contains` would say, in one walk over the text."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        # Those that must stand alone come first: one comparison tells them.
+        self.words = sorted(set(words) - {""}, key=lambda word: (not needs_to_stand_alone(word), word))
+        self._lengths = [len(word) for word in self.words if needs_to_stand_alone(word)]
+        # Numbers in place of objects: 100,000 tuples would outweigh the words.
+        self._automaton = ahocorasick.Automaton(ahocorasick.STORE_INTS, ahocorasick.KEY_STRING)
+        for number, word in enumerate(self.words):
+            self._automaton.add_word(word, number)
+        self._automaton.make_automaton()
+
+    def found(self, text: str) -> set[int]:
+        """The positions in `words` of those that a `searchable` text holds."""
+        found: set[int] = set()
+        if not self.words:
+            return found
+        lengths, alone_until = self._lengths, len(self._lengths)
+        for end, number in self._automaton.iter(text):
+            if number in found:
+                continue
+            if number < alone_until and not stands_alone(text, end + 1 - lengths[number], end + 1):
+                continue
+            found.add(number)
+        return found
+
+
 class Matcher:
     """The rules of one frozen set, ready to be looked for. Never changes, so threads may share it."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = sorted(rules, key=lambda rule: rule.rule_id)
-        words = {word for rule in self._rules for word in (*rule.all_of, *rule.none_of) if word}
-        # Those that must stand alone come first: one comparison tells them.
-        numbered = sorted(words, key=lambda word: (not needs_to_stand_alone(word), word))
-        self._lengths = [len(word) for word in numbered if needs_to_stand_alone(word)]
-        number_of = {word: number for number, word in enumerate(numbered)}
-        self._automaton = _automaton(numbered)
+        self._finder = WordFinder(word for rule in self._rules for word in (*rule.all_of, *rule.none_of))
         # For each word: the rules that it alone decides, and those that ask for more, under their rarest word.
         self._alone: dict[int, list[int]] = {}
         self._asking: dict[int, list[int]] = {}
         self._needs: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
         self._patterns: dict[int, Any] = {}
         self._unanchored: list[int] = []
-        self._place(number_of)
+        self._place({word: number for number, word in enumerate(self._finder.words)})
         self._any_pattern = self._union()
 
     def __len__(self) -> int:
@@ -95,7 +118,7 @@ class Matcher:
     def matched(self, text: str) -> list[Rule]:
         """The rules that match a masked text, by id."""
         folded = text_key(MaskedText(text))
-        found = self._words_in(without_marks(folded))
+        found = self._finder.found(without_marks(folded))
         alone, asking = self._alone, self._asking
         positions: list[int] = []
         for number in found:
@@ -128,19 +151,6 @@ class Matcher:
                 self._needs[position] = (frozenset(number_of[word] for word in wanted), banned)
                 self._asking.setdefault(rarest, []).append(position)
 
-    def _words_in(self, text: str) -> set[int]:
-        found: set[int] = set()
-        if not len(self._automaton):
-            return found
-        lengths, alone_until = self._lengths, len(self._lengths)
-        for end, number in self._automaton.iter(text):
-            if number in found:
-                continue
-            if number < alone_until and not stands_alone(text, end + 1 - lengths[number], end + 1):
-                continue
-            found.add(number)
-        return found
-
     def _holds(self, position: int, found: set[int]) -> bool:
         wanted, banned = self._needs[position]
         return wanted <= found and banned.isdisjoint(found)
@@ -167,12 +177,3 @@ class Matcher:
         except PatternRefused:
             # Too large together: each is searched for on its own.
             return None
-
-
-def _automaton(words: Sequence[str]) -> Any:
-    # Numbers in place of objects: 100,000 tuples would outweigh the words.
-    automaton = ahocorasick.Automaton(ahocorasick.STORE_INTS, ahocorasick.KEY_STRING)
-    for number, word in enumerate(words):
-        automaton.add_word(word, number)
-    automaton.make_automaton()
-    return automaton

@@ -13,7 +13,8 @@ from app.operations.artifact_store import REMOVED
 from app.operations.check_machine import is_loopback
 from app.operations.findings import Finding, Patient
 from app.scorers.artifact import ArtifactCorrupt, verify
-from app.services import domains, members, runs, taxonomy, trainable
+from app.services import audit, domains, members, runs, taxonomy, trainable
+from app.trail import remembered_head
 
 ALIVE_SECONDS = 60.0
 FOLD_LATE_SECONDS = 300.0
@@ -160,6 +161,23 @@ def taxonomies(patient: Patient) -> Iterator[Finding]:
             yield Finding("domains", "warn", f"{domain.name} cannot be trained yet: {why}", "label more texts")
         else:
             yield Finding("domains", "ok", f"{domain.name} has {len(labels)} labels")
+
+
+def audit_trail(patient: Patient) -> Iterator[Finding]:
+    """The chain of the audit trail holds, up to the row that this machine remembers."""
+    if patient.secret is None:
+        return
+    remembered = remembered_head(patient.settings.audit_head)
+    found = patient.work.read(audit.verify, secret=patient.secret, remembered=remembered)
+    if found.faults:
+        yield Finding(
+            "audit",
+            "fail",
+            f"the trail does not hold at {len(found.faults)} place(s)",
+            "`intentloop audit verify` names them; ask who can write to the database",
+        )
+    else:
+        yield Finding("audit", "ok", f"the trail holds, {found.head.sequence if found.head else 0} rows")
 
 
 def _one_class(session: Session, domain_id: int) -> str | None:

@@ -21,7 +21,6 @@ DATABASE: Sequence[Check] = (
     check_database.clock_skew,
     check_database.schema,
 )
-# The audit trail's chain is one more line here.
 LOOP: Sequence[Check] = (
     check_loop.processes,
     check_loop.jobs,
@@ -31,6 +30,7 @@ LOOP: Sequence[Check] = (
     check_loop.backlog,
     check_loop.taxonomies,
     check_loop.keys,
+    check_loop.audit_trail,
 )
 
 

@@ -27,11 +27,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """The installation that is examined. `thorough`: also read every page of an SQLite file."""
+    """The installation that is examined.
+
+    `thorough`: also read every page of an SQLite file. `secret`: the installation's key, None where there is none yet.
+    """
 
     settings: Settings
     work: UnitOfWork
     thorough: bool = False
+    secret: bytes | None = None
 
 
 Check = Callable[[Patient], Iterable[Finding]]

@@ -5,13 +5,13 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, insert, inspect, select, tuple_, update
+from sqlalchemy import Connection, Engine, RowMapping, Table, func, insert, inspect, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
@@ -181,9 +181,7 @@ def _compare(connection: Connection, table: Table, manifest: Manifest, folder: P
         among = keys[0].in_([key[0] for key in wanted]) if len(keys) == 1 else tuple_(*keys).in_(list(wanted))
         found = connection.execute(select(table).where(among)).mappings().all()
         if len(found) != len(page) or not all(
-            _same(value, wanted[tuple(row[key.name] for key in keys)][name], tolerance)
-            for row in found
-            for name, value in row.items()
+            _same(row, wanted[tuple(row[key.name] for key in keys)], tolerance) for row in found
         ):
             raise BackupRefused(f"{table.name} was not restored as it was: nothing was kept")
         count += len(page)
@@ -192,10 +190,17 @@ def _compare(connection: Connection, table: Table, manifest: Manifest, folder: P
         raise BackupRefused(f"{table.name} has {stored} rows instead of {manifest.tables[table.name].rows}")
 
 
-def _same(value: Any, wanted: Any, tolerance: float) -> bool:
-    if tolerance and isinstance(value, float) and isinstance(wanted, int | float):
-        return math.isclose(value, wanted, rel_tol=tolerance)
-    return bool(value == wanted)
+def _same(row: RowMapping, wanted: Mapping[str, Any], tolerance: float) -> bool:
+    """Whether each column holds what it should; numbers to the precision that this kind of database keeps."""
+    return all(
+        value == wanted[name]
+        or (
+            isinstance(value, float)
+            and isinstance(wanted[name], float)
+            and math.isclose(value, wanted[name], rel_tol=tolerance)
+        )
+        for name, value in row.items()
+    )
 
 
 def _relocate(session: Session, artifacts: Path) -> None:

@@ -77,8 +77,18 @@ def last_pairing(session: Session, version: ModelVersion) -> tuple[Pairing, list
 
 def active_rules(session: Session, domain_id: int) -> list[Rule]:
     """The rules that should serve, by id: active, and their label may be given today."""
-    rows = session.scalars(
-        select(KeywordRule)
+    # Columns, not objects: of 100,000 rules these take a second, and those seven.
+    rows = session.execute(
+        select(
+            KeywordRule.id,
+            KeywordRule.label_id,
+            KeywordRule.all_of,
+            KeywordRule.none_of,
+            KeywordRule.pattern,
+            KeywordRule.support,
+            KeywordRule.precision,
+            KeywordRule.source,
+        )
         .join(Label, Label.id == KeywordRule.label_id)
         .where(KeywordRule.domain_id == domain_id, KeywordRule.status == "active", Label.status == "active")
         .order_by(KeywordRule.id)
@@ -99,7 +109,7 @@ def _serving_revision(session: Session, domain: Domain) -> int | None:
     )
 
 
-def as_value(row: KeywordRule) -> Rule:
+def as_value(row: Any) -> Rule:
     """A row as the value that is frozen; what it is worth follows from its evidence (Laplace's rule of succession)."""
     if row.label_id is None:
         raise AssertionError(f"rule {row.id} speaks for no label")

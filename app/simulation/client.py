@@ -93,6 +93,10 @@ class Client:
         """Add a keyword rule: `keyword` and `intent`."""
         self._object("POST", f"{LOOP}/keywords", json={**rule, "domain": self.domain})
 
+    def activate_rule(self, rule_id: int) -> None:
+        """Let a rule serve, as a person does who has looked at its evidence."""
+        self._object("PATCH", f"{LOOP}/keywords/{rule_id}", json={"status": "active"})
+
     def rules(self, *, status: str, limit: int = 500) -> list[dict[str, Any]]:
         """The keyword rules of this status."""
         items: list[dict[str, Any]] = self._get("/keywords", status=status, limit=limit)["items"]

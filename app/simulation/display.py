@@ -127,11 +127,17 @@ def story(told: Account) -> list[str]:
 
 
 def _of_rules(rules: RuleAccount) -> list[str]:
-    lines = [
+    lines = []
+    if rules.answered_without_model:
+        lines.append(
+            f"Before the first version rules answered {rules.answered_without_model} of {rules.asked_without_model} "
+            f"questions, {_share(rules.right_without_model, rules.answered_without_model)} of those rightly."
+        )
+    lines.append(
         f"{rules.by_hand} rules by hand and {rules.mined} mined ones serve, {rules.waiting} wait for a person. They "
-        f"matched {rules.used} times; of {rules.judged} such texts that were labelled, "
+        f"matched {rules.used} times; of {rules.judged} such texts that were labelled, the unsure ones first, "
         f"{_share(rules.agreed, rules.judged)} agreed."
-    ]
+    )
     if rules.with_rules is not None and rules.model_alone is not None:
         lines.append(
             f"Macro-F1 on gold of the last version: {rules.model_alone:.3f} by the model alone, "

@@ -52,6 +52,10 @@ class RuleAccount:
     by_hand: int
     mined: int
     waiting: int
+    # Questions before the first version, and those of them that rules answered, and answered rightly.
+    asked_without_model: int
+    answered_without_model: int
+    right_without_model: int
     used: int
     judged: int
     agreed: int
@@ -60,7 +64,9 @@ class RuleAccount:
     best: tuple[tuple[str, str, int, str], ...]
 
 
-def rule_account(active: Sequence[Mapping[str, Any]], waiting: int, evaluation: Mapping[str, Any]) -> RuleAccount:
+def rule_account(
+    active: Sequence[Mapping[str, Any]], waiting: int, evaluation: Mapping[str, Any], without_model: Tally
+) -> RuleAccount:
     """Sum up the rules that serve at the end. `evaluation`: of the last version that served."""
     used = sorted(active, key=lambda rule: (-rule["usage_count"], rule["keyword"]))
     alone = (evaluation.get("rules") or {}).get("model_alone") or {}
@@ -69,6 +75,9 @@ def rule_account(active: Sequence[Mapping[str, Any]], waiting: int, evaluation: 
         by_hand=sum(rule["source"] == "manual" for rule in active),
         mined=sum(rule["source"] == "mined" for rule in active),
         waiting=waiting,
+        asked_without_model=without_model.asked,
+        answered_without_model=without_model.methods["keyword_fallback"],
+        right_without_model=without_model.correct,
         used=sum(rule["usage_count"] for rule in active),
         judged=sum(rule["judged_count"] for rule in active),
         agreed=sum(rule["success_count"] for rule in active),
@@ -169,10 +178,11 @@ def account(rows: Sequence[VersionRow], *, labels: int, client: Client) -> Accou
         requests=client.sent,
         failed=client.failed,
         failures=dict(client.failures),
-        rules=_rules(client, served[-1].version) if served else None,
+        rules=_rules(client, served[-1].version, rows[0].tally) if served else None,
     )
 
 
-def _rules(client: Client, version: str) -> RuleAccount:
+def _rules(client: Client, version: str, without_model: Tally) -> RuleAccount:
     evaluation = client.version(version)["evaluation"]
-    return rule_account(client.rules(status="active"), len(client.rules(status="candidate")), evaluation)
+    waiting = len(client.rules(status="candidate"))
+    return rule_account(client.rules(status="active"), waiting, evaluation, without_model)

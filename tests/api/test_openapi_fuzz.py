@@ -69,7 +69,7 @@ def test_every_answer_is_documented_and_none_is_a_failure_of_ours(
 
 
 def _something_real(http: Any) -> dict[str, str]:
-    """A question, a batch and a rule beside the version that answers: so that not every generated request ends at 404."""
+    """A question, a batch and a rule beside the version that answers: not every generated request ends at 404."""
     questions: list[str] = []
     for number in range(30):
         logged = http.post(f"{LOOP}/questions", json={"question": f"第{number}个问题"}).raise_for_status().json()

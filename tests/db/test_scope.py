@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session, aliased
 from app.db.scope import OutOfScope
 from app.db.session import UnitOfWork, connect, database_time
 from app.db.tables import Annotation, Base, BatchItem, Domain, Label, Lease, Replica, Text, UserQuestion, now
+from app.errors import NotFound
 from app.services import domains, intake, queue, runs, statistics, taxonomy
-from tests.builders import ask, column, domain_id, make_labelled_texts, set_taxonomy, trainable_text
+from tests.builders import ask, column, domain_id, label, make_labelled_texts, set_taxonomy, trainable_text
 
 # Tables without a domain_id, and why a bounded session may reach them.
 OF_NO_DOMAIN = {
@@ -144,13 +145,16 @@ def test_nothing_is_written_into_another_domain(world: World) -> None:
     def in_bulk(session: Session) -> None:
         session.execute(insert(Label), [{"domain_id": world.foreign, "path": "新"}])
 
+    def within_the_statement(session: Session) -> None:
+        session.execute(insert(Label).values(domain_id=world.foreign, path="新"))
+
     def move(session: Session) -> None:
         session.scalars(select(Label)).first().domain_id = world.foreign  # type: ignore[union-attr]
 
     def found(session: Session) -> None:
         domains.create(session, "third")
 
-    for wrong in (add, in_bulk, move, found):
+    for wrong in (add, in_bulk, within_the_statement, move, found):
         with pytest.raises(OutOfScope):
             world.work(wrong)
     world.work(lambda session: session.add(Label(domain_id=world.mine, path="新")))
@@ -182,11 +186,20 @@ def test_services_work_as_ever_within_bounds(world: World) -> None:
 
 def test_bounds_hold_on_every_database(work: UnitOfWork, engine: Engine) -> None:
     work(domains.create, "other")
-    set_taxonomy(work, ["甲"], "other")
-    [foreign], [own] = ask(work, "别处的问题", domain="other"), ask(work, "我的问题")
+    set_taxonomy(work, ["甲"])
+    [foreign], [own] = ask(work, "别处的问题", domain="other"), ask(work, trainable_text("我的问题"))
     bounded = UnitOfWork(engine, domain_ids=frozenset({domain_id(work)}))
     assert bounded.read(lambda session: list(session.scalars(select(UserQuestion.question_id)))) == [own]
     assert bounded.read(lambda session: session.get(UserQuestion, foreign)) is None
     bounded(lambda session: session.execute(update(Text).values(reason="changed")))
     assert sorted(column(work, Text.reason), key=str).count("changed") == 1
     assert bounded.read(database_time)
+    taken = bounded(
+        lambda session: queue.unlabelled(
+            session, domains.find(session, "default"), limit=5, labeler_id="ana", strategy=None, lease_seconds=60
+        )
+    )
+    assert [item.question_id for item in taken] == [own]
+    assert label(bounded, own, "甲").twins == 1
+    with pytest.raises(NotFound):
+        label(bounded, foreign, "甲")

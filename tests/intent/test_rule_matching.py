@@ -9,6 +9,7 @@ import re2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.intent.mining import mine_rules
 from app.intent.rule_matching import Matcher, PatternRefused, _compile, check_pattern
 from app.intent.rules import (
     LONGEST_PATTERN,
@@ -20,6 +21,7 @@ from app.intent.rules import (
     searchable,
     wilson,
 )
+from app.intent.text import MaskedText
 
 
 def rule(*words: str, number: int = 1, **changes) -> Rule:
@@ -135,6 +137,17 @@ def test_the_automaton_answers_as_looking_for_each_word_does(rules, text):
         and not any(contains(searchable(text), word) for word in one.none_of)
     ]
     assert [one.rule_id for one in Matcher(made).matched(text)] == expected
+
+
+def test_a_mined_rule_was_counted_on_the_texts_that_serving_matches():
+    texts = [f"the app {n} is slow" for n in range(20)] + [f"i am happy with number {n}, wifi{n}" for n in range(20)]
+    texts += [f"手机app{n}闪退" for n in range(20)] + [f"手机屏幕{n}碎了" for n in range(20)]
+    labels = [1] * 20 + [2] * 20 + [1] * 20 + [3] * 20
+    mined = mine_rules([MaskedText(text) for text in texts], labels, user_words=["app", "闪退", "屏幕"])
+    assert ("app",) in [found.all_of for found in mined]
+    for found in mined:
+        matcher = Matcher([Rule(1, found.label_id, found.all_of)])
+        assert sum(bool(matcher.matched(text)) for text in texts) == round(found.coverage * len(texts)), found.all_of
 
 
 def test_a_rule_is_the_same_after_it_was_frozen():

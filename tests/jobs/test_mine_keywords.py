@@ -52,7 +52,7 @@ def test_the_job_mines_every_domain_and_adds_up(context):
     assert found["new"] == found["mined"] >= 4
     assert "rule_ids" not in found
     assert words(context.work)["退款"] == "active"
-    assert context.work.read(lambda s: domain_of(s).rules_due)
+    assert context.work.read(lambda s: domain_of(s).epoch) == 1
     assert mine_keywords(context)["new"] == 0
 
 

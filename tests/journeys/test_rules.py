@@ -1,4 +1,4 @@
-"""Rules over HTTP beside the loop: they answer before any model does, help it, are counted, and stop when taken away."""
+"""Rules over HTTP beside the loop: they answer before any model does, help it, are counted, and stop when retired."""
 
 from collections.abc import Iterator
 

@@ -15,11 +15,11 @@ from sqlalchemy import delete, text, update
 
 from app.db.schema import head
 from app.db.session import UnitOfWork, connect
-from app.db.tables import ApiKey, Domain, JobRun, ModelVersion, Replica, TrainingBatch, UserQuestion, now
+from app.db.tables import ApiKey, AuditEvent, Domain, JobRun, ModelVersion, Replica, TrainingBatch, UserQuestion, now
 from app.operations import artifact_store, check_database, check_machine
 from app.operations.doctor import examine, is_well
 from app.operations.findings import Finding, Patient
-from app.services import runs
+from app.services import audit, runs
 from app.settings import Settings
 from tests.builders import ask
 from tests.operations.worlds import content, days_ago, fill
@@ -38,7 +38,8 @@ def well(url: str, folder: Path, *made: Artifact) -> Iterator[Patient]:
     work(lambda session: session.execute(delete(JobRun)))
     work(lambda session: session.execute(update(TrainingBatch).values(training_status="completed")))
     work(runs.report_replica, "host:2", role="clock")
-    yield Patient(settings, work)
+    work(audit.seal, secret=SECRET.encode())
+    yield Patient(settings, work, secret=SECRET.encode())
     engine.dispose()
 
 
@@ -69,7 +70,18 @@ def found(patient: Patient, *levels: str) -> list[Finding]:
 def test_installation_that_is_well_is_left_alone(patient: Patient) -> None:
     assert found(patient) == []
     checks = {finding.check for finding in examine(patient)}
-    assert checks >= {"data folder", "secret", "database", "time", "schema", "clock", "service", "artifacts", "keys"}
+    assert checks >= {
+        "data folder",
+        "secret",
+        "database",
+        "time",
+        "schema",
+        "clock",
+        "service",
+        "artifacts",
+        "keys",
+        "audit",
+    }
 
 
 def test_servers_that_do_not_wait_for_the_disk_fail(patient: Patient) -> None:
@@ -142,6 +154,16 @@ def test_harm_to_the_loop_is_found(local: Patient, harm, check: str, level: str,
     harm(local)
     said = [finding for finding in found(local) if finding.check == check]
     assert any(finding.level == level and words in finding.says and finding.advice for finding in said), said
+
+
+def test_audit_trail_that_was_altered_is_found(local: Patient) -> None:
+    local.work(audit.note, audit.COMMAND_LINE, "rule.create", "退款")
+    local.work(audit.seal, secret=SECRET.encode())
+    assert found(local) == []
+    local.work(lambda session: session.execute(update(AuditEvent).values(actor="somebody else")))
+    [finding] = found(local)
+    assert (finding.check, finding.level) == ("audit", "fail")
+    assert "intentloop audit verify" in finding.advice
 
 
 def test_open_service_on_an_address_that_others_reach_fails_without_a_key(local: Patient) -> None:

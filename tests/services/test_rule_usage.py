@@ -120,6 +120,19 @@ def test_a_rule_is_not_judged_by_a_label_that_was_there_before_it_matched(sqlite
     assert counts(sqlite_work, one) == (2, 1, 1)
 
 
+def test_what_matches_a_labelled_text_judges_nothing_and_its_undo_takes_nothing(sqlite_work):
+    set_taxonomy(sqlite_work, [REFUND, RETURN])
+    one = rule_of(sqlite_work, "退")
+    # Active, but not yet served when this text was asked and labelled.
+    text = trainable_text(REFUND)
+    question = ask(sqlite_work, text)[0]
+    label(sqlite_work, question, REFUND)
+    asked_of(sqlite_work, text, one)
+    label(sqlite_work, asked_of(sqlite_work, trainable_text(REFUND), one), REFUND)
+    sqlite_work(annotations.undo, question, labeler_id="ana")
+    assert counts(sqlite_work, one) == (2, 1, 1)
+
+
 def test_who_brings_a_rule_back_has_seen_its_old_labels(shop):
     one = rule_of(shop, "退")
     question = asked_of(shop, "要退款", one)

@@ -5,11 +5,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.session import UnitOfWork
-from app.db.tables import AuditEvent, Domain, KeywordRule
+from app.db.tables import AuditEvent, KeywordRule
 from app.errors import NotFound, RuleExists, RuleRefused, TaxonomyEmpty, TooManyRules, UnknownLabel
-from app.services import domains, rule_sets, rule_wording, rules
+from app.services import activations, domains, rule_proofs, rule_sets, rule_wording, rules
 from app.services.audit import Actor
-from tests.builders import column, domain_of, set_taxonomy
+from app.services.rule_proofs import RuleProof
+from tests.builders import column, domain_of, make_version, set_taxonomy
 from tests.services.together import in_threads
 
 ANA = Actor("ana")
@@ -30,20 +31,28 @@ def due(work: UnitOfWork) -> bool:
 
 
 def settle(work: UnitOfWork) -> None:
-    """As if the clock had proved and flipped what there is."""
-    work(lambda session: session.execute(update(Domain).values(rules_due=False)))
+    """As if the clock had proved what there is, and it did no harm."""
+    tried = work.read(rule_proofs.trial, "default")
+    if tried is not None:
+        fusion = {"scale": 1.0, "floor": -7.0, "weights": {}}
+        work(rule_proofs.settle, tried, RuleProof(0.5, fusion, {}, True, ()))
 
 
-@pytest.fixture
-def shop(work: UnitOfWork) -> UnitOfWork:
+def beside_a_model(work: UnitOfWork) -> UnitOfWork:
+    """Two labels, and a version that serves: changed rules wait for their proof."""
     set_taxonomy(work, [REFUND, RETURN])
+    work(activations.activate, work(make_version).version, by="ana", reason="first")
     return work
 
 
 @pytest.fixture
+def shop(work: UnitOfWork) -> UnitOfWork:
+    return beside_a_model(work)
+
+
+@pytest.fixture
 def lite(sqlite_work: UnitOfWork) -> UnitOfWork:
-    set_taxonomy(sqlite_work, [REFUND, RETURN])
-    return sqlite_work
+    return beside_a_model(sqlite_work)
 
 
 # Writing
