@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.db.session import UnitOfWork, transaction
 from app.db.tables import Counter, Text, UserQuestion
 from app.errors import IntentError
+from app.intent.text import MaskedText
 from app.services import (
     annotations,
     batches,
@@ -244,6 +245,11 @@ def test_a_label_of_the_random_slice_judges_the_answer_that_stood(work: UnitOfWo
         label(work, question_id, "甲")
     (unanswered,) = _drawn(work, 1, topk=[], intents=[], model_version=None, method="none")
     label(work, unanswered, "甲")
+    (taken_in,) = _drawn(work, 1)
+    text = work.read(lambda session: intake.find(session, taken_in).question)
+    assert text is not None
+    rows = [imports.ImportRow(1, MaskedText(text), "甲")]
+    assert work(imports.take_in, "default", rows).counts["imported"] == 1
     assert total(work, counting.JUDGED) == {"v1": 3, "v2": 1}
     assert total(work, counting.AGREED) == {"v1": 2, "v2": 1}
 
