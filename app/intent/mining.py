@@ -35,22 +35,19 @@ _PAIRED_WORDS: Final = 24
 _MOST_PAIRS: Final = 100_000
 """Pairs that are looked at, the most frequent: two seconds."""
 
-_NEW: Final = 0.1
-"""A rule of whose texts no more than this share is new beside better rules of its label is redundant."""
-
 
 @dataclass(frozen=True, slots=True)
 class MinedRule:
     """A rule, and what is known about it from texts that it was not mined on.
 
-    Args:
-        all_of: one word or two, as `text_key` folds them; it matches the texts that hold all of them.
-        support: texts that it was counted on.
-        precision: share of them that have its label.
-        precision_lower: lower end of Wilson's 95 % interval of the precision.
-        coverage: the share of all texts that it matches.
-        log_odds: how typical it is of its label among the texts that it was counted on, as a z-score.
-        examples: positions of up to five texts that it matches, those with its label first.
+        Args:
+            all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches the texts that hold all.
+            support: texts that it was counted on.
+            precision: share of them that have its label.
+            precision_lower: lower end of Wilson's 95 % interval of the precision.
+            coverage: the share of all texts that it matches.
+            log_odds: how typical it is of its label among the texts that it was counted on, as a z-score.
+            examples: positions of up to five texts that it matches, those with its label first.
     """
 
     label_id: int
@@ -106,8 +103,8 @@ def mine_rules(
 
 
 def _words(folded: Sequence[str], cutter: WordCutter) -> _Candidates:
-    """Every word that the cutter sees, and every user word, with all texts that hold it."""
-    met = Counter(word for text in folded for word in cutter.words(text))
+    """Every word and phrase that the cutter sees, and every user word, with all texts that hold it."""
+    met = Counter(word for text in folded for word in {*cutter.words(text), *cutter.phrases(text)})
     met.update(dict.fromkeys(cutter.user_words, len(folded)))
     known = sorted(word for word, count in met.items() if count >= _LEAST_TEXTS)
     if not known:
@@ -214,7 +211,7 @@ def _without_redundant(
 ) -> list[int]:
     """At most `limit` of `order`, best first, that better rules of the same label leave something to say.
 
-    A rule is redundant where at most a tenth of its texts is new: a pair beside its word, a longer word beside a
+    A rule is redundant where better ones match all of its texts: a pair beside its word, a longer word beside a
     shorter one. Of too many, those are kept that together match the most texts, chosen greedily.
     """
     sets = {k: _as_bits(holders[k]) for k in order}
@@ -222,7 +219,7 @@ def _without_redundant(
     kept: list[int] = []
     for k in order:
         before = covered.get(int(speaks_for[k]), 0)
-        if (sets[k] & ~before).bit_count() > _NEW * len(holders[k]):
+        if sets[k] & ~before:
             covered[int(speaks_for[k])] = before | sets[k]
             kept.append(k)
     return kept if len(kept) <= limit else _widest(kept, sets, speaks_for, limit)

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 import jieba
@@ -35,23 +36,53 @@ class WordCutter:
         self._tokenizer: Any = None
 
     def words(self, folded: str) -> list[str]:
-        """The distinct words of a text that `text_key` has folded, in the order in which they are met."""
+        """The distinct words of a text that `text_key` has folded: those of each stretch, and the known ones inside."""
         found: dict[str, None] = {}
-        for run in _RUN.finditer(folded):
-            if run[2] is None:
-                found[run[0]] = None
-            elif len(run[2]) == 1:
-                found[run[2]] = None
-            else:
-                found.update(dict.fromkeys(self._search_words(run[2])))
+        for start, end in self._stretches(folded):
+            word = folded[start:end]
+            found.update(dict.fromkeys(self._inner_words(word)))
+            found[word] = None
         return [word for word in found if len(word) <= MAX_WORD_CHARACTERS]
 
-    def _search_words(self, run: str) -> list[str]:
+    def phrases(self, folded: str) -> list[str]:
+        """Each two words that follow each other with nothing or one space between, as they stand in the text."""
+        found: dict[str, None] = {}
+        for (start, end), (next_start, next_end) in pairwise(self._stretches(folded)):
+            if folded[end:next_start] in ("", " ") and next_end - start <= MAX_WORD_CHARACTERS:
+                found[folded[start:next_end]] = None
+        return list(found)
+
+    def _stretches(self, folded: str) -> list[tuple[int, int]]:
+        """Where the words of a text start and end, long ones whole."""
+        stretches = []
+        for run in _RUN.finditer(folded):
+            if run[2] is None or len(run[2]) == 1:
+                stretches.append(run.span())
+                continue
+            start = run.start()
+            for word in self._cut(run[2]):
+                stretches.append((start, start + len(word)))
+                start += len(word)
+        return stretches
+
+    def _cut(self, run: str) -> list[str]:
+        words: list[str] = self._with_dictionary().lcut(run)
+        return words
+
+    def _inner_words(self, word: str) -> list[str]:
+        """What jieba's `cut_for_search` adds to a long word."""
+        if len(word) < 3 or not _HAN_RUN.fullmatch(word):
+            return []
+        known = self._with_dictionary().FREQ
+        lengths = (2, 3) if len(word) > 3 else (2,)
+        parts = [word[start : start + n] for n in lengths for start in range(len(word) - n + 1)]
+        return [part for part in parts if known.get(part)]
+
+    def _with_dictionary(self) -> Any:
         if self._tokenizer is None:
             # A language without Chinese characters has no use for a second and 80 MB of dictionary.
             self._tokenizer = _tokenizer_with(self.user_words)
-        words: list[str] = self._tokenizer.lcut_for_search(run)
-        return words
+        return self._tokenizer
 
 
 def _tokenizer_with(user_words: Iterable[str]) -> Any:
