@@ -41,7 +41,7 @@ class MinedRule:
     """A rule, and what is known about it from texts that it was not mined on.
 
         Args:
-            all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches the texts that hold all.
+            all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches texts that hold all.
             support: texts that it was counted on.
             precision: share of them that have its label.
             precision_lower: lower end of Wilson's 95 % interval of the precision.
