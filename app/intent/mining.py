@@ -12,13 +12,13 @@ from typing import Final
 import numpy as np
 
 from app.intent.arrays import FloatArray, IntArray
+from app.intent.proportions import wilson
 from app.intent.rule_evidence import (
     MiningOptions,
     assign_folds,
     count_folds,
     log_odds,
     out_of_fold_evidence,
-    wilson_lower,
 )
 from app.intent.rule_matching import WordFinder
 from app.intent.rule_words import WordCutter
@@ -40,14 +40,14 @@ _MOST_PAIRS: Final = 100_000
 class MinedRule:
     """A rule, and what is known about it from texts that it was not mined on.
 
-        Args:
-            all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches texts that hold all.
-            support: texts that it was counted on.
-            precision: share of them that have its label.
-            precision_lower: lower end of Wilson's 95 % interval of the precision.
-            coverage: the share of all texts that it matches.
-            log_odds: how typical it is of its label among the texts that it was counted on, as a z-score.
-            examples: positions of up to five texts that it matches, those with its label first.
+    Args:
+        all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches texts that hold all.
+        support: texts that it was counted on.
+        precision: share of them that have its label.
+        precision_lower: lower end of Wilson's 95 % interval of the precision.
+        coverage: the share of all texts that it matches.
+        log_odds: how typical it is of its label among the texts that it was counted on, as a z-score.
+        examples: positions of up to five texts that it matches, those with its label first.
     """
 
     label_id: int
@@ -181,7 +181,7 @@ def _rules(
     counts = count_folds(numbers, texts, speaks_for, several, targets, assign_folds(targets, options))
     evidence = out_of_fold_evidence(counts, options)
     scores, precisions = evidence.log_odds, evidence.precision
-    lower = [wilson_lower(int(r), int(s)) for r, s in zip(evidence.right, evidence.support, strict=True)]
+    lower = [wilson(int(r), int(s))[0] for r, s in zip(evidence.right, evidence.support, strict=True)]
     enough = [int(k) for k in np.flatnonzero(evidence.suffices(options))]
     enough.sort(key=lambda k: (-lower[k], -scores[k], len(candidates.words[k]), candidates.words[k]))
     kept = _without_redundant(enough, candidates.holders, speaks_for, limit=options.limit)

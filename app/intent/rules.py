@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, Final
 
 from app.intent.masked_addresses import ADDRESS
 from app.intent.masked_numbers import BANK_CARD, IDENTITY_CARD, LANDLINE, MOBILE
 from app.intent.masking import EMAIL, PLATE
+from app.intent.proportions import wilson
 from app.intent.text import MaskedText, text_key
 
 MOST_WORDS: Final = 8
@@ -155,14 +155,3 @@ def _in_alphabet(character: str) -> bool:
 def fails(successes: int, judged: int) -> bool:
     """Whether so many right answers about so many labelled texts say that a rule is not worth serving."""
     return judged >= LEAST_JUDGED and wilson(successes, judged)[1] < LIVE_BAR
-
-
-def wilson(successes: float, trials: float, *, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a share, (lower, upper); (0, 1) without trials. z = 1.96: 95 %."""
-    if trials <= 0:
-        return 0.0, 1.0
-    share = successes / trials
-    middle = share + z * z / (2 * trials)
-    half = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

@@ -10,7 +10,8 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, KeywordRule, Text, UserQuestion
-from app.intent.rules import LEAST_JUDGED, LIVE_BAR, fails, wilson
+from app.intent.proportions import wilson
+from app.intent.rules import LEAST_JUDGED, LIVE_BAR, fails
 from app.services import rules
 
 

@@ -19,7 +19,6 @@ from app.intent.rules import (
     rule_from_json,
     rule_word,
     searchable,
-    wilson,
 )
 from app.intent.text import MaskedText
 
@@ -153,13 +152,6 @@ def test_a_mined_rule_was_counted_on_the_texts_that_serving_matches():
 def test_a_rule_is_the_same_after_it_was_frozen():
     for one in (rule("退款"), rule("a", none_of=("b",), pattern="c", precision=0.9, source="manual")):
         assert rule_from_json(json.loads(json.dumps(one.as_json()))) == one
-
-
-def test_wilsons_interval_is_the_known_one():
-    # Newcombe 1998, table I: 81 of 263.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(8, 8)[1] == 1.0
 
 
 # Patterns
