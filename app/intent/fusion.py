@@ -19,9 +19,9 @@ LEAST_PROBABILITY: Final = 1e-6
 PRIOR_TRUST: Final[Mapping[str, float]] = MappingProxyType({"word": 0.2, "pair": 0.05, "manual": 0.8})
 """How much of what a rule says by itself is added to the model before anything is fitted, by the rule's kind.
 
-A model of words has seen the words of a mined rule; a pair of words was chosen among a hundred times as many, so that
-more of its evidence is luck. A manual rule is there because too little had been seen. The first two are what did best
-with 300 and 500 labelled texts of two Chinese sets, in draws other than those of the benchmark.
+A model of words has seen the words of a mined rule; a pair of words was chosen among many more, so that more of its
+evidence is luck. A manual rule is there because too little had been seen. The first two did well with 300 and 500
+labelled texts of two Chinese sets, in draws other than those of the benchmark.
 """
 
 LEAST_SHARE: Final = 0.001
@@ -36,7 +36,8 @@ class Fusion:
 
     Args:
         scale: above 0.
-        floor: the log-probability of a label that the model does not know and a matching rule speaks for; below 0.
+        floor: stands for scale · log p where the model does not know the label and a matching rule speaks for it; at
+            most 0.
         weights: rule id -> logits; a rule that is not listed counts nothing.
     """
 

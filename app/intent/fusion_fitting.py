@@ -28,14 +28,14 @@ from app.intent.rules import Rule
 # two Chinese sets with 300 and 500 labelled texts, within 0.2 %.
 _SCALE_PENALTY: Final = 5.0
 _TRUST_PENALTY: Final = 300.0
-_OWN_PENALTY: Final = 10.0
+_OWN_PENALTY: Final = 3.0
 _LEAST_SCALE: Final = 0.05
 # Rules for a label that the model does not know are a kind of their own: nothing that they say is counted twice.
 _NEW_LABEL: Final = "new label"
 _TRUST: Final = {**PRIOR_TRUST, _NEW_LABEL: 1.0}
 _KINDS: Final = tuple(sorted(_TRUST))
 
-# The score of a label that nothing speaks for: finite, so that nothing becomes NaN.
+# The score of a label that nothing speaks for.
 _NEVER: Final = -1e6
 
 
@@ -60,8 +60,7 @@ class _Problem:
 
     Args:
         logs: log-probabilities of the model, 0 for labels that it does not know; shape (n, n_labels).
-        base: what is not scaled: 0 for labels of the model, of others the floor where a rule speaks for one and
-            `_NEVER` where none does; shape (n, n_labels).
+        offsets: of those the floor where a rule speaks for the label, else `_NEVER`; 0 for all others; as `logs`.
         truth: the column of each text's label, -1 where it has none; shape (n,).
         texts, columns, rules: each hit as a text, the column of the rule's label, and the rule; shape (n_hits,).
         evidence: what each rule says by itself, in logits; shape (n_rules,).
@@ -69,7 +68,7 @@ class _Problem:
     """
 
     logs: FloatArray
-    base: FloatArray
+    offsets: FloatArray
     truth: IntArray
     texts: IntArray
     columns: IntArray
@@ -97,7 +96,7 @@ class _Problem:
 
     def answers(self, point: FloatArray) -> FloatArray:
         """Fused probabilities of all texts; shape (n, n_labels)."""
-        odds: FloatArray = point[0] * self.logs + self.base
+        odds: FloatArray = point[0] * self.logs + self.offsets
         np.add.at(odds, (self.texts, self.columns), self.weights(point)[self.rules])
         odds -= odds.max(axis=1, keepdims=True)
         np.exp(odds, out=odds)
@@ -110,7 +109,7 @@ class _Problem:
         hits = chosen[self.texts]
         return _Problem(
             self.logs[chosen],
-            self.base[chosen],
+            self.offsets[chosen],
             self.truth[chosen],
             places[self.texts[hits]],
             self.columns[hits],
@@ -145,11 +144,12 @@ def fit_fusion(
     """
     if not len(truth) or not len(column_label_ids):
         return FittedFusion(fallback_fusion(rules, column_label_ids), np.empty(0), np.empty(0, dtype=np.int64))
-    floor = log(LEAST_SHARE)
-    problem, label_ids = _problem(probabilities, column_label_ids, truth, hits, rules, floor)
+    problem, label_ids = _problem(probabilities, column_label_ids, truth, hits, rules)
     point = _fit(problem)
     weights = problem.weights(point)
-    fusion = Fusion(float(point[0]), floor, {rule.rule_id: float(w) for rule, w in zip(rules, weights, strict=True)})
+    fusion = Fusion(
+        float(point[0]), log(LEAST_SHARE), {rule.rule_id: float(w) for rule, w in zip(rules, weights, strict=True)}
+    )
     answers = _answer_out_of_fold(problem, seed)
     return FittedFusion(fusion, answers.max(axis=1), label_ids[answers.argmax(axis=1)])
 
@@ -160,7 +160,6 @@ def _problem(
     truth: Sequence[int],
     hits: Sequence[Sequence[int]],
     rules: Sequence[Rule],
-    floor: float,
 ) -> tuple[_Problem, IntArray]:
     """The problem, and the label id of each of its columns: the model's, then those that only rules know."""
     columns = {int(label_id): column for column, label_id in enumerate(column_label_ids)}
@@ -170,17 +169,17 @@ def _problem(
     texts = np.repeat(np.arange(len(hits)), [len(matched) for matched in hits])
     numbers = np.array([rule for matched in hits for rule in matched], dtype=np.int64)
     n, known = len(truth), len(column_label_ids)
-    logs, base = np.zeros((n, len(columns))), np.full((n, len(columns)), _NEVER)
+    logs, offsets = np.zeros((n, len(columns))), np.full((n, len(columns)), _NEVER)
+    offsets[texts, speaks_for[numbers]] = log(LEAST_SHARE)
+    offsets[:, :known] = 0.0
     logs[:, :known] = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
-    base[texts, speaks_for[numbers]] = floor
-    base[:, :known] = 0.0
     labels, counts = np.unique(np.asarray(truth, dtype=np.int64), return_counts=True)
     share = dict(zip(labels.tolist(), (counts / n).tolist(), strict=True))
     share |= dict.fromkeys(list(columns)[known:], LEAST_SHARE)
     kinds = [kind_of(rule) if columns[rule.label_id] < known else _NEW_LABEL for rule in rules]
     problem = _Problem(
         logs,
-        base,
+        offsets,
         np.array([columns.get(int(label_id), -1) for label_id in truth], dtype=np.int64),
         texts,
         speaks_for[numbers],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -97,9 +97,11 @@ def mine_rules(
         return ()
     labels, targets = np.unique(np.asarray(label_ids, dtype=np.int64), return_inverse=True)
     options = options or MiningOptions()
-    words = _words([text_key(text) for text in texts], WordCutter(user_words))
+    cutter = WordCutter(user_words)
+    words = _words([text_key(text) for text in texts], cutter)
     pairs = _pairs(words, targets, options)
-    return _rules(_Candidates(words.words + pairs.words, words.holders + pairs.holders), labels, targets, options)
+    candidates = _Candidates(words.words + pairs.words, words.holders + pairs.holders)
+    return _rules(candidates, labels, targets, set(cutter.user_words), options)
 
 
 def _words(folded: Sequence[str], cutter: WordCutter) -> _Candidates:
@@ -172,9 +174,9 @@ def _label_counts(numbers: IntArray, labels: IntArray, n_candidates: int, n_labe
 
 
 def _rules(
-    candidates: _Candidates, labels: IntArray, targets: IntArray, options: MiningOptions
+    candidates: _Candidates, labels: IntArray, targets: IntArray, user_words: Set[str], options: MiningOptions
 ) -> tuple[MinedRule, ...]:
-    """The candidates that earn their place."""
+    """The candidates that earn their place. Of those that match the same texts the one in people's own words stays."""
     numbers, texts = candidates.flat()
     speaks_for = _label_counts(numbers, targets[texts], len(candidates.words), len(labels)).argmax(axis=1)
     several = np.array([len(words) > 1 for words in candidates.words], dtype=bool)
@@ -183,7 +185,8 @@ def _rules(
     scores, precisions = evidence.log_odds, evidence.precision
     lower = [wilson(int(r), int(s))[0] for r, s in zip(evidence.right, evidence.support, strict=True)]
     enough = [int(k) for k in np.flatnonzero(evidence.suffices(options))]
-    enough.sort(key=lambda k: (-lower[k], -scores[k], len(candidates.words[k]), candidates.words[k]))
+    plainness = [(not user_words >= set(words), len(words), words) for words in candidates.words]
+    enough.sort(key=lambda k: (-lower[k], -scores[k], plainness[k]))
     kept = _without_redundant(enough, candidates.holders, speaks_for, limit=options.limit)
     kept.sort(key=lambda k: (-scores[k], candidates.words[k]))
     return tuple(
