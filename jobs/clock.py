@@ -6,6 +6,7 @@ APScheduler only ticks; the truth about what ran lies in our tables, so two cloc
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -17,6 +18,7 @@ from app.services import batches, runs
 from jobs.context import JobContext
 from jobs.cron import MISFIRE_GRACE_SECONDS, Slots, latest_slot
 from jobs.ledger import BEAT_SECONDS, Ledger
+from jobs.mine_keywords import retire_failing
 from jobs.reasons import in_words, is_of_database
 from jobs.rule_proving import prove_next
 from jobs.timetable import TIMETABLE
@@ -27,6 +29,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+# Rules that people keep contradicting need not wait for the next mining.
+FAILING_RULES_SECONDS = 30.0
 
 
 class Clock:
@@ -128,9 +132,12 @@ class Clock:
                 self._context.stopping.wait(POLL_SECONDS)
 
     def _prove_rules(self) -> None:
+        looked_at = float("-inf")
         while not self._context.stopping.is_set():
-            proved = self._guarded(lambda: prove_next(self._context, self._tried))
-            if not proved:
+            if time.monotonic() - looked_at >= FAILING_RULES_SECONDS:
+                looked_at = time.monotonic()
+                self._guarded(lambda: retire_failing(self._context))
+            if not self._guarded(lambda: prove_next(self._context, self._tried)):
                 self._context.stopping.wait(POLL_SECONDS)
 
     def _report(self) -> None:
