@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import logs
 from app.cli import app
 from app.errors import IntentError
 
@@ -16,6 +17,7 @@ DONE_NOT, ASKED_WRONGLY = 1, 2
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 could not be done, 2 was asked wrongly."""
+    logs.catch_all()
     try:
         app(prog_name="intentloop")
     except IntentError as error:
@@ -37,7 +39,8 @@ def main() -> None:
 def _end(status: int, *sentences: str) -> None:
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
     for sentence in sentences:
-        complain.print(f"[red]{escape(sentence)}[/red]")
+        # A file's name or a trainer's last words may hold what no log should.
+        complain.print(f"[red]{escape(logs.masked(sentence))}[/red]")
     sys.exit(status)
 
 

@@ -17,11 +17,54 @@ class IntentError(Exception):
         """`details` become members of the problem document: JSON values only."""
         super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
         self.details = details
+        # What the response says beside the document.
+        self.headers: dict[str, str] = {}
 
     @property
     def title(self) -> str:
         """The same sentence for every error of this class."""
         return (type(self).__doc__ or "").strip().splitlines()[0]
+
+
+class Unauthenticated(IntentError):
+    """This service is open to holders of a key only."""
+
+    status_code = 401
+    code = "unauthenticated"
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.headers = {"WWW-Authenticate": 'Bearer realm="intentloop"'}
+
+
+class Forbidden(IntentError):
+    """This key may not do that."""
+
+    status_code = 403
+    code = "forbidden"
+
+
+class OtherLabeler(Forbidden):
+    """This key speaks for another labeler."""
+
+    code = "other_labeler"
+
+
+class ForeignHost(Forbidden):
+    """Without keys the service answers programs of its own machine only."""
+
+    code = "foreign_host"
+
+
+class RateLimited(IntentError):
+    """This key has asked too often."""
+
+    status_code = 429
+    code = "rate_limited"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
 class NotFound(IntentError):
@@ -195,6 +238,30 @@ class NothingToRollBack(Conflict):
     """No version was active before the current one."""
 
     code = "nothing_to_roll_back"
+
+
+class RuleRefused(Malformed):
+    """A keyword rule cannot look like this."""
+
+    code = "rule_invalid"
+
+
+class RuleExists(Conflict):
+    """Another rule of this label has this keyword."""
+
+    code = "rule_exists"
+
+
+class TooManyRules(Conflict):
+    """The domain holds as many keyword rules as it may."""
+
+    code = "too_many_rules"
+
+
+class ExtractionRunning(Conflict):
+    """Keyword rules of this domain are being mined already."""
+
+    code = "extraction_running"
 
 
 class Unavailable(IntentError):

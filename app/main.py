@@ -15,16 +15,33 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
-from app.api import annotations, batches, classify, operations, problems, questions, queue, versions
+from app.api import (
+    access,
+    annotations,
+    batches,
+    classify,
+    keywords,
+    metrics,
+    operations,
+    problems,
+    questions,
+    queue,
+    versions,
+)
 from app.api import domains as domain_routes
 from app.api.bodies import BodyLimit
 from app.api.dependencies import Services
+from app.api.keyring import KeyRing
+from app.api.loopback import OwnMachineOnly
+from app.api.metrics import OTHER, Metrics
+from app.api.observing import Observed
 from app.db.session import UnitOfWork, connect
 from app.errors import SetupError
+from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
 from app.intent.questions import AskedQuestion
 from app.intent.releases import DomainState, Release
-from app.services import domains, intake, runs, texts
+from app.services import counters, domains, intake, keys, runs, texts
 from app.services import versions as version_service
 from app.services.batches import OpeningRule
 from app.serving.batching import GreedyBatcher
@@ -33,10 +50,11 @@ from app.serving.follower import Follower
 from app.serving.runtime import Runtime
 from app.serving.watcher import Watcher
 from app.settings import Settings
+from app.trail import Trail
 
 logger = logging.getLogger(__name__)
 
-ROUTED = (classify, queue, questions, annotations, domain_routes, batches, versions, operations)
+ROUTED = (classify, queue, questions, annotations, domain_routes, batches, keywords, versions, operations, metrics)
 LOG_SIZE = 500
 # Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
 GATHER_SECONDS = 0.2
@@ -48,21 +66,30 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = build(settings)
-        app.state.services = services
+        services = build(settings, app.state.metrics)
+        app.state.services = app.state.metrics.services = services
         # Read ahead, beside the first requests: a service's first flip to a Chinese version must not wait for it.
         threading.Thread(target=load_dictionary, name="dictionary", daemon=True).start()
         services.watcher.start()
         services.folder.start()
+        services.keys.refresh()
+        if not services.keys.guarded:
+            logger.warning(
+                "there is no key: every program on this machine can read and change everything; "
+                "`intentloop keys create --role admin` closes the door"
+            )
+        services.porter.start()
         try:
             yield
         finally:
             services.draining = True
             # In the order of a question's way, and beside the loop: what is in flight needs it to be answered.
+            await asyncio.to_thread(services.extract.close)
             await services.classifier.close()
             await asyncio.to_thread(services.log.close)
             await asyncio.to_thread(services.watcher.stop)
             await asyncio.to_thread(services.folder.stop)
+            await asyncio.to_thread(services.porter.stop)
             services.engine.dispose()
 
     # The pages of the API carry their own scripts: a closed network reaches no CDN.
@@ -75,11 +102,21 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # behind a proxy a redirect would name the wrong host
     )
     app.state.max_json_depth = settings.max_json_depth
+    app.state.metrics = Metrics()
     routers = [module.router for module in ROUTED]
-    problems.install(app, [route for router in routers for route in router.routes if isinstance(route, APIRoute)])
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    problems.install(app, routes)
     for router in routers:
         app.include_router(router)
+    _add_layers(app, settings)
+    _complete_document(app, routes)
+    return app
+
+
+def _add_layers(app: FastAPI, settings: Settings) -> None:
+    """What every request passes on its way to its route."""
     # The last one added is the outermost: refusals, too, reach a browser only with the headers of CORS.
+    app.add_middleware(OwnMachineOnly, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
     app.add_middleware(problems.LastResort)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.cors_origins:
@@ -88,15 +125,17 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "X-Request-ID"],
         )
-    _describe_problems(app)
-    return app
+    app.add_middleware(
+        Observed, metrics=app.state.metrics, access_level=logging.getLevelName(settings.access_log.upper())
+    )
 
 
-def build(settings: Settings) -> Services:
+def build(settings: Settings, metrics: Metrics) -> Services:
     """Open the database and put the parts of one process together."""
     engine = connect(settings.url)
+    counters.keep_days_in(engine, settings.zone)
     work = UnitOfWork(engine)
     secret = Secret(installation_secret(settings))
     runtime = Runtime(settings.artifacts)
@@ -104,20 +143,36 @@ def build(settings: Settings) -> Services:
     turn: AbstractContextManager[object] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     def follow() -> int:
-        with turn:
+        with turn, metrics.folding():
             return fold_and_project(work)
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, name="folder")
 
     def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        with turn:
+        with turn, metrics.writing():
             logged = work(intake.record, asked)
         folder.nudge()
+        names = {loaded.release.state.domain_id: name for name, loaded in runtime.loaded.items()}
+        # What was logged before is answered again, and counted once.
+        new = (question for question, row in zip(asked, logged, strict=True) if row is question)
+        metrics.logged((names.get(question.domain_id, OTHER), question.method) for question in new)
         return logged
 
     log: GreedyBatcher[AskedQuestion, intake.Logged] = GreedyBatcher(
         write, size=LOG_SIZE, capacity=settings.queue_size, name="log"
     )
+    ring = KeyRing(
+        lambda: work.read(keys.table), lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute
+    )
+    trail = Trail(work, secret.key, settings.audit_head)
+
+    def keep_door() -> int:
+        ring.refresh()
+        with turn:
+            ring.write_uses()
+            trail.seal()
+        return 0
+
     watcher = _watcher(settings, work, runtime)
     classifier = Classifier(runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look)
     return Services(
@@ -127,11 +182,14 @@ def build(settings: Settings) -> Services:
         runtime=runtime,
         watcher=watcher,
         folder=folder,
+        keys=ring,
+        porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
         classifier=classifier,
         rule=opening_rule(settings),
         lease_seconds=settings.lease_seconds,
         proposal_size=settings.proposal_size,
+        extract=Extraction(settings),
     )
 
 
@@ -174,6 +232,7 @@ def opening_rule(settings: Settings) -> OpeningRule:
         small_labels=settings.batch_small_labels,
         small_days=settings.batch_small_days,
         retry_delays_seconds=settings.retry_delays_seconds,
+        extract_keywords=settings.extract_keywords,
     )
 
 
@@ -197,14 +256,17 @@ def installation_secret(settings: Settings) -> bytes:
     return key.encode()
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Put the problem document into the OpenAPI schema, where the routes' error answers refer to it."""
+def _complete_document(app: FastAPI, routes: Sequence[APIRoute]) -> None:
+    """Put into the OpenAPI document what its routes refer to: the problem document, and the keys."""
     original = app.openapi
 
     def openapi() -> dict[str, object]:
         document = original()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.setdefault("Problem", problems.Problem.model_json_schema())
+        # The document is made once and kept.
+        if "securitySchemes" not in document["components"]:
+            access.describe(document, routes)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

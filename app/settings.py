@@ -4,6 +4,7 @@ Read from the environment (prefix `INTENTLOOP_`) and from a `.env` file. Only co
 """
 
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
@@ -55,11 +56,39 @@ class Settings(BaseSettings):
         description="how often a service looks for a flip; a flip is seen within a second",
     )
     cors_origins: list[str] = Field([], description="browser origins that may call the API; none by default")
+    allowed_hosts: list[str] = Field(
+        [],
+        description="further names of this machine, as a request's Host, under which it answers while there is no key; "
+        "localhost and loopback addresses always work",
+    )
+    rate_per_minute: int = Field(
+        6000,
+        ge=1,
+        le=10_000_000,
+        description="requests a minute of one key before 429 is answered, by each process; a key's own rate wins",
+    )
+
+    # What is logged
+    log_format: Literal["console", "json"] = Field(
+        "console", description="console: for people; json: one object a line"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lines below it are not written"
+    )
+    access_log: Literal["debug", "info"] = Field(
+        "debug",
+        description="level of the line that each request writes, with route, status and duration; "
+        "info writes one for every request",
+    )
 
     # The clock: crontab with five fields, or six with seconds first
     select_cron: str = Field("*/10 * * * *", description="when waiting texts are scored again and gold is drawn")
     train_cron: str = Field("* * * * *", description="when the clock asks whether enough labels for a batch are in")
     purge_cron: str = Field("30 3 * * *", description="when what has outlived its use is deleted")
+    mine_cron: str = Field("0 3 * * *", description="when keyword rules are mined and failing ones are retired")
+    mine_timeout_seconds: float = Field(
+        300.0, gt=1, le=86_400, description="mining that a request asked for is stopped after this, and answered 503"
+    )
     heartbeat_seconds: float = Field(5.0, gt=0.05, le=600, description="how often a running batch says it is alive")
     lost_after_seconds: float = Field(
         60.0, gt=0.2, le=86_400, description="a batch or run without a heartbeat for so long is failed"
@@ -76,6 +105,8 @@ class Settings(BaseSettings):
     batch_small_labels: int = Field(20, ge=2, description="fewer are enough when the oldest has waited …")
     batch_small_days: float = Field(7.0, ge=0, description="… so many days: rare domains must not wait for ever")
 
+    extract_keywords: bool = Field(True, description="mine keyword rules after each batch that the clock opened")
+
     # What a person is asked
     selection_size: int = Field(100, ge=1, le=10_000, description="texts in one selection: gold is drawn as its share")
     lease_seconds: int = Field(900, ge=5, le=86_400, description="how long a labeler holds a text by default")
@@ -84,6 +115,24 @@ class Settings(BaseSettings):
     # What is deleted
     replica_days: float = Field(1.0, gt=0, description="days after which a service that stopped reporting is forgotten")
     run_days: float = Field(90.0, gt=0, description="days that finished runs of the clock stay in the ledger")
+    question_days: float | None = Field(
+        None,
+        gt=0,
+        description="questions asked longer ago are forgotten, and with them the texts that nobody asked since, "
+        "labelled ones too; all are kept without it",
+    )
+    unlabelled_text_days: float | None = Field(
+        None,
+        gt=0,
+        description="texts that nobody labelled and nobody asked for so many days are forgotten with their questions: "
+        "what people answered stays; all are kept without it",
+    )
+    keep_versions: int | None = Field(
+        None,
+        ge=1,
+        description="artifacts of versions that never served are removed when so many newer ones are there, to save "
+        "disk; all are kept without it",
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -105,6 +154,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir.resolve() / 'intentloop.db'}"
+
+    @property
+    def audit_head(self) -> Path:
+        """The file in which this machine remembers where the audit trail ended."""
+        return self.data_dir / "audit.head"
 
     @property
     def artifacts(self) -> Path:

@@ -39,7 +39,8 @@ from app.intent.arrays import FloatArray, IntArray
 from app.intent.fusion import fuse
 from app.intent.fusion_fitting import fit_fusion
 from app.intent.mining import mine_rules
-from app.intent.rule_evidence import MiningOptions, assign_folds, expected_precision, out_of_fold_hits, wilson_lower
+from app.intent.proportions import wilson
+from app.intent.rule_evidence import MiningOptions, assign_folds, expected_precision, out_of_fold_hits
 from app.intent.rule_words import WordCutter
 from app.intent.rules import Rule
 from app.intent.text import MaskedText, normalise, text_key
@@ -176,7 +177,7 @@ def chi_square_keywords(pool: Texts, options: MiningOptions, most: int) -> list[
         right += chosen * (held_out & (pool.labels[folds == fold][:, None] == speaks_for)).sum(axis=0)
     good = np.flatnonzero((support >= options.min_support) & (right >= options.min_confidence * support - 1e-9))
     good = good[np.argsort(-support[good], kind="stable")][:most]
-    good = np.array(sorted(good, key=lambda k: -wilson_lower(int(right[k]), int(support[k]))), dtype=np.int64)
+    good = np.array(sorted(good, key=lambda k: -wilson(int(right[k]), int(support[k]))[0]), dtype=np.int64)
     return [(int(speaks_for[k]), (vocabulary[seen[k]],)) for k in good]
 
 

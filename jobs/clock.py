@@ -6,6 +6,7 @@ APScheduler only ticks; the truth about what ran lies in our tables, so two cloc
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -17,7 +18,9 @@ from app.services import batches, runs
 from jobs.context import JobContext
 from jobs.cron import MISFIRE_GRACE_SECONDS, Slots, latest_slot
 from jobs.ledger import BEAT_SECONDS, Ledger
+from jobs.mine_keywords import retire_failing
 from jobs.reasons import in_words, is_of_database
+from jobs.rule_proving import prove_next
 from jobs.timetable import TIMETABLE
 from jobs.training import train_next
 
@@ -26,6 +29,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+# Rules that people keep contradicting need not wait for the next mining.
+FAILING_RULES_SECONDS = 30.0
 
 
 class Clock:
@@ -39,6 +44,8 @@ class Clock:
         self._slots: dict[str, queue.Queue[datetime]] = {name: queue.Queue() for name in TIMETABLE}
         self._threads: list[threading.Thread] = []
         self._failing: set[str] = set()
+        # When the rules of a domain were tried in vain: not again at once.
+        self._tried: dict[str, float] = {}
         self._scheduler = BackgroundScheduler(
             # The slots know the zone. Local times cannot be compared on the day when clocks are put back.
             timezone=UTC,
@@ -60,6 +67,7 @@ class Clock:
         for name, when in self._when.items():
             self._catch_up(name, when)
         self._start_thread("training", self._train)
+        self._start_thread("rules", self._prove_rules)
         self._start_thread("alive", self._report)
         for name in TIMETABLE:
             self._start_thread(name, lambda name=name: self._work_off(name))  # type: ignore[misc]
@@ -121,6 +129,15 @@ class Clock:
     def _train(self) -> None:
         while not self._context.stopping.is_set():
             if not self._guarded(lambda: train_next(self._context)):
+                self._context.stopping.wait(POLL_SECONDS)
+
+    def _prove_rules(self) -> None:
+        looked_at = float("-inf")
+        while not self._context.stopping.is_set():
+            if time.monotonic() - looked_at >= FAILING_RULES_SECONDS:
+                looked_at = time.monotonic()
+                self._guarded(lambda: retire_failing(self._context))
+            if not self._guarded(lambda: prove_next(self._context, self._tried)):
                 self._context.stopping.wait(POLL_SECONDS)
 
     def _report(self) -> None:

@@ -6,11 +6,9 @@ import threading
 from dataclasses import dataclass, field
 
 from app.db.session import UnitOfWork
+from app.operations.artifact_store import WORKSHOP as WORKSHOP
 from app.services.batches import OpeningRule
 from app.settings import Settings
-
-# Where trainers work: beside the artifacts, so that moving a finished one there is a rename.
-WORKSHOP = ".workshop"
 
 
 @dataclass(frozen=True, slots=True)

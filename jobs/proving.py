@@ -2,27 +2,28 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from app.db.tables import Label, ModelVersion
-from app.intent.arrays import FloatArray, IntArray
-from app.intent.calibration import fit_threshold
-from app.intent.evaluation import Evaluation, evaluate, macro_f1
-from app.intent.gate import FirstProof, GateDecision, Rival, judge, judge_first
+from app.intent.evaluation import Evaluation, evaluate_answers, macro_f1
+from app.intent.gate import FirstProof, Rival, judge, judge_first
+from app.intent.releases import Release
 from app.scorers import load_scorer
 from app.scorers.artifact import (
     ArtifactCorrupt,
-    Manifest,
     OutOfFold,
+    Scorer,
     check_reference_answers,
     read_out_of_fold,
     verify,
 )
-from app.services import batches, domains, versions
+from app.scorers.tiers import tiers_of
+from app.services import batches, domains, rule_sets, versions
 from app.services.versions import Proof
+from jobs import pairing
+from jobs.answering import Answers, Gold, answer, cascade
 from jobs.context import JobContext
 
 logger = logging.getLogger(__name__)
@@ -42,14 +43,6 @@ class NotProven(Exception):
     """The trainer's artifact is not one: its bytes, its labels or its answers are wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gold:
-    """The held-out texts of a batch with their labels, shape (n,)."""
-
-    texts: Sequence[str]
-    truth: IntArray
-
-
 def reference_texts(labels: Sequence[Label]) -> list[str]:
     """Texts by which an artifact is recognised: label names and our own sentences, never what a user asked."""
     names = [label.path for label in labels]
@@ -57,7 +50,7 @@ def reference_texts(labels: Sequence[Label]) -> list[str]:
 
 
 def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches.LabelledText], digest: str) -> Proof:
-    """Measure the artifact of this digest on the batch's gold, and let the gate judge it.
+    """Measure the artifact of this digest, with the rules that serve, on the batch's gold, and let the gate judge it.
 
     Raises:
         NotProven: it cannot be served at all.
@@ -73,24 +66,39 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
     release = context.work.read(domains.release, claimed.domain.id)
     if unknown := [label_id for label_id in scorer.label_ids if label_id not in release.paths]:
         raise NotProven(f"the trainer's artifact names labels that the domain never had: {unknown[:5]}")
-    gold = _gold(items)
+    gold = gold_of(items)
     rng = np.random.default_rng(claimed.batch.id)
-    held_out = out_of_fold.probabilities
-    threshold = fit_threshold(held_out.max(axis=1), _best(held_out, manifest.label_ids) == out_of_fold.label_ids)
-    answers = scorer.probabilities(gold.texts) if gold.texts else np.zeros((0, len(scorer.label_ids)))
-    on_gold = evaluate(gold.truth, answers, scorer.label_ids, threshold=threshold, rng=rng)
-    beside = evaluate(out_of_fold.label_ids, held_out, manifest.label_ids, threshold=threshold, rng=rng, resamples=200)
-    decision = _judge(context, claimed, gold, _best(answers, scorer.label_ids), out_of_fold, manifest, rng)
+    fitted = pairing.fit(
+        out_of_fold,
+        manifest.label_ids,
+        texts={item.text_id: item.text for item in items},
+        rules=release.rules,
+        revision=release.rule_set_revision,
+    )
+    threshold = fitted.pairing.threshold
+    answers = answer(cascade(scorer, "candidate", release.rules, fitted.pairing), gold.texts, threshold)
+    on_gold = evaluate_answers(gold.truth, answers.predicted, answers.confidence, threshold=threshold, rng=rng)
+    held_out = fitted.out_of_fold
+    beside = evaluate_answers(
+        out_of_fold.label_ids, held_out.predicted, held_out.confidence, threshold=threshold, rng=rng, resamples=200
+    )
+    rivals = _rivals(context, claimed, gold)
+    decision = (
+        judge(gold.truth, answers.predicted, rivals, rng)
+        if rivals
+        else judge_first(_first_proof(out_of_fold, held_out, items, release), len(gold.texts))
+    )
     return Proof(
         artifact_digest=digest,
         model_path=str(folder),
         evaluation={
-            "gold": _named(on_gold, release.paths),
-            "out_of_fold": _named(beside, release.paths),
+            "gold": named(on_gold, release.paths),
+            "out_of_fold": named(beside, release.paths),
             "gate": decision.as_json(),
             "left_out_labels": [release.paths[label_id] for label_id in manifest.left_out_label_ids],
+            **_beside_the_rules(scorer, release, gold),
         },
-        threshold=threshold,
+        pairing=fitted.pairing,
         temperature=manifest.temperature,
         train_count=manifest.text_count,
         passed=decision.passed,
@@ -98,47 +106,54 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
     )
 
 
-def _gold(items: Sequence[batches.LabelledText]) -> Gold:
+def gold_of(items: Sequence[batches.LabelledText]) -> Gold:
+    """The held-out texts among a batch's items."""
     held_out = [item for item in items if item.role == "gold"]
     return Gold([item.text for item in held_out], np.array([item.label_id for item in held_out], dtype=np.int64))
 
 
-def _best(probabilities: FloatArray, label_ids: Sequence[int]) -> IntArray:
-    if len(probabilities) == 0:
-        return np.zeros(0, dtype=np.int64)
-    best: IntArray = np.asarray(label_ids, dtype=np.int64)[probabilities.argmax(axis=1)]
-    return best
+def _beside_the_rules(scorer: Scorer, release: Release, gold: Gold) -> dict[str, Any]:
+    """What the model does on gold without the rules, so that people see what the rules add."""
+    if not release.rules or not gold.texts:
+        return {}
+    alone = answer(tiers_of(scorer, "candidate"), gold.texts, 0.0)
+    return {
+        "rules": {
+            "revision": release.rule_set_revision,
+            "count": len(release.rules),
+            "model_alone": {
+                "macro_f1": macro_f1(gold.truth, alone.predicted),
+                "accuracy": float((alone.predicted == gold.truth).mean()),
+            },
+        }
+    }
 
 
-def _judge(
-    context: JobContext,
-    claimed: batches.Claimed,
-    gold: Gold,
-    predicted: IntArray,
-    out_of_fold: OutOfFold,
-    manifest: Manifest,
-    rng: np.random.Generator,
-) -> GateDecision:
-    rivals = _rivals(context, claimed, gold)
-    if rivals:
-        return judge(gold.truth, predicted, rivals, rng)
+def _first_proof(
+    out_of_fold: OutOfFold, held_out: Answers, items: Sequence[batches.LabelledText], release: Release
+) -> FirstProof:
     truth = out_of_fold.label_ids
-    guessed = _best(out_of_fold.probabilities, manifest.label_ids)
     labels, counts = np.unique(truth, return_counts=True)
     majority = np.full(len(truth), labels[counts.argmax()])
-    return judge_first(
-        FirstProof(
-            accuracy=float((guessed == truth).mean()),
-            macro_f1=macro_f1(truth, guessed),
-            majority_accuracy=float((majority == truth).mean()),
-            majority_macro_f1=macro_f1(truth, majority),
-        ),
-        len(gold.texts),
+    by_rules = None
+    if release.rules:
+        texts = {item.text_id: item.text for item in items}
+        asked = [texts.get(int(text_id), "") for text_id in out_of_fold.text_ids]
+        by_rules = macro_f1(truth, answer(tiers_of(None, None, rules=release.rules), asked, 0.0).predicted)
+    return FirstProof(
+        accuracy=float((held_out.predicted == truth).mean()),
+        macro_f1=macro_f1(truth, held_out.predicted),
+        majority_accuracy=float((majority == truth).mean()),
+        majority_macro_f1=macro_f1(truth, majority),
+        rules_macro_f1=by_rules,
     )
 
 
 def _rivals(context: JobContext, claimed: batches.Claimed, gold: Gold) -> list[Rival]:
-    """What serves now, then the best that ever served: small losses must not add up flip by flip."""
+    """What serves now, then the best that ever served: small losses must not add up flip by flip.
+
+    Each answers with the rules, the fusion and the threshold that it served with last.
+    """
     served = context.work.read(versions.activated, claimed.domain.id)
     active = [version for version in served if version.is_active]
     best = sorted((version for version in served if not version.is_active), key=_recorded, reverse=True)[:1]
@@ -152,8 +167,9 @@ def _rivals(context: JobContext, claimed: batches.Claimed, gold: Gold) -> list[R
             # A rival that is gone cannot stand against the candidate, and must not stop the loop.
             logger.warning("version %s cannot be compared with: %s", version.version, error)
             continue
-        answers = scorer.probabilities(gold.texts) if gold.texts else np.zeros((0, len(scorer.label_ids)))
-        rivals.append(Rival(version.version, _best(answers, scorer.label_ids)))
+        paired, rules = context.work.read(rule_sets.last_pairing, version)
+        tiers = cascade(scorer, version.version, rules, paired)
+        rivals.append(Rival(version.version, answer(tiers, gold.texts, paired.threshold).predicted))
     return rivals
 
 
@@ -161,7 +177,7 @@ def _recorded(version: ModelVersion) -> float:
     return float(((version.evaluation.get("gold") or {}).get("macro_f1") or {}).get("value") or 0.0)
 
 
-def _named(evaluation: Evaluation, paths: Mapping[int, str]) -> dict[str, Any]:
+def named(evaluation: Evaluation, paths: Mapping[int, str]) -> dict[str, Any]:
     """The evaluation with the labels' paths beside their ids, for people."""
     shown = evaluation.as_json()
     shown["labels"] = [{**label, "label": paths.get(label["label_id"])} for label in shown["labels"]]

@@ -2,25 +2,40 @@
 
 import shutil
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
-from app.services import runs, texts
+from sqlalchemy.orm import Session
+
+from app.db.session import database_time
+from app.operations import artifact_store, forgetting
+from app.services import domains, runs, texts
+from app.services.forgetting import Forgotten, asked_before, forget_unasked, of_unlabelled
 from jobs.context import WORKSHOP, JobContext
 
 LEFTOVER_SECONDS = 24 * 3600
 
 
 def purge(context: JobContext) -> dict[str, Any]:
-    """Forget old runs and silent replicas, finish folding, and remove what killed trainers left behind."""
+    """Let go of old runs, silent replicas, what killed trainers left, orphans, and what the settings say is too old."""
     settings = context.settings
     while not context.stopping.is_set() and context.work(texts.fold):
         pass
-    return {
+    detail: dict[str, Any] = {
         "projected": _project(context),
         "runs": context.work(runs.purge, older_than_days=settings.run_days),
         "replicas": context.work(runs.forget_replicas, older_than_days=settings.replica_days),
         "workshops": _sweep(context),
+        "orphans": artifact_store.remove_orphans(context.work, settings.artifacts),
     }
+    if settings.keep_versions is not None:
+        detail["retired_versions"] = artifact_store.retire_old_versions(
+            context.work, settings.artifacts, keep=settings.keep_versions
+        )
+    if settings.question_days is not None or settings.unlabelled_text_days is not None:
+        forgotten = _forget(context)
+        detail |= {"forgotten_questions": forgotten.questions, "forgotten_texts": forgotten.texts}
+    return detail
 
 
 def _project(context: JobContext) -> int:
@@ -39,3 +54,40 @@ def _sweep(context: JobContext) -> int:
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
     return len(left)
+
+
+def _forget(context: JobContext) -> Forgotten:
+    """What is older than its setting allows, slice by slice; a stop ends it, and the next night goes on."""
+    settings, work, total = context.settings, context.work, Forgotten()
+    now = work.read(_now)
+    for domain in work.read(domains.listing):
+        if settings.question_days is not None:
+            line = now - timedelta(days=settings.question_days)
+            total.add(
+                forgetting.forget_all(
+                    work, asked_before(domain.id, line), going_on=lambda: not context.stopping.is_set()
+                )
+            )
+        if settings.unlabelled_text_days is not None:
+            total.add(_forget_unlabelled(context, domain.id, now - timedelta(days=settings.unlabelled_text_days)))
+    if total.questions or total.texts:
+        forgetting.tidy(work, settings.artifacts)
+        forgetting.erase(work)
+    return total
+
+
+def _forget_unlabelled(context: JobContext, domain_id: int, line: datetime) -> Forgotten:
+    total = Forgotten()
+    while not context.stopping.is_set():
+        condition = context.work.read(of_unlabelled, domain_id, line)
+        slice_ = context.work(forget_unasked, domain_id, line)
+        if condition is not None:
+            slice_.add(forgetting.forget_all(context.work, condition))
+        if not slice_.texts:
+            return total
+        total.add(slice_)
+    return total
+
+
+def _now(session: Session) -> datetime:
+    return database_time(session)

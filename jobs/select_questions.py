@@ -9,12 +9,14 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain
+from app.intent.cascade import Tier, decide_many
 from app.intent.releases import Release
 from app.intent.text import MaskedText
 from app.scorers import load_scorer
 from app.scorers.artifact import ArtifactCorrupt, verify
-from app.scorers.local_model import LocalModel
 from app.services import domains, selection
+from app.services.activations import Pairing
+from jobs.answering import cascade
 from jobs.context import JobContext
 
 logger = logging.getLogger(__name__)
@@ -50,29 +52,30 @@ def _rescore(context: JobContext, release: Release) -> int:
     version, digest = release.version, release.artifact_digest
     if version is None or digest is None:
         return 0
-    model: LocalModel | None = None
+    tiers: Sequence[Tier] = ()
     scored = after = 0
     while not context.stopping.is_set():
         page = context.work.read(selection.stale, release.state.domain_id, version, limit=PAGE, after=after)
         if not page:
             return scored
         # Loaded when there is something to score: most runs find nothing.
-        model = model or _load(context.settings.artifacts / digest, digest, version)
-        topk = _topk(model, [text.text for text in page], release)
+        tiers = tiers or _load(context.settings.artifacts / digest, digest, release)
+        topk = _topk(tiers, [text.text for text in page], release)
         scored += context.work(selection.rescore, page, topk, version=version)
         after = page[-1].text_id
     return scored
 
 
-def _load(folder: Path, digest: str, version: str) -> LocalModel:
+def _load(folder: Path, digest: str, release: Release) -> tuple[Tier, ...]:
     verify(folder, digest)
-    return LocalModel(load_scorer(folder), version)
+    pairing = Pairing(release.threshold, release.rule_set_revision, release.fusion)
+    return cascade(load_scorer(folder), release.version or "", release.rules, pairing)
 
 
-def _topk(model: LocalModel, texts: Sequence[str], release: Release) -> list[list[list[Any]]]:
+def _topk(tiers: Sequence[Tier], texts: Sequence[str], release: Release) -> list[list[list[Any]]]:
     """The best labels of each text by their paths of today, as the log holds them."""
-    verdicts = model.judge_many([MaskedText(text) for text in texts], ())
+    decisions = decide_many([MaskedText(text) for text in texts], tiers, release.threshold)
     return [
-        [[release.paths[label_id], round(probability, 6)] for label_id, probability in verdict.topk[:TOPK]]
-        for verdict in verdicts
+        [[release.paths[label_id], round(probability, 6)] for label_id, probability in decision.topk[:TOPK]]
+        for decision in decisions
     ]

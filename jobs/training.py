@@ -127,6 +127,8 @@ def train_next(context: JobContext) -> str | None:
         with Claim(context, claimed) as claim:
             version = _see_through(context, claimed, claim)
         logger.info("batch %s became version %s", batch.batch_id, version)
+        if batch.auto_extract_keywords:
+            _mine(context, claimed.domain.name)
     except ClaimLost:
         logger.warning("batch %s was given up for lost; what was trained is dropped", batch.batch_id)
     except TrainerStopped:
@@ -141,6 +143,16 @@ def train_next(context: JobContext) -> str | None:
         logger.warning("batch %s: %s", batch.batch_id, in_words(error), exc_info=not is_of_database(error))
         _fail(context.work, claimed, in_words(error))
     return batch.batch_id
+
+
+def _mine(context: JobContext, domain: str) -> None:
+    """Look for keyword rules in what was just trained on. The batch is done: no failure here is one of it."""
+    from jobs.mine_keywords import mine_domain
+
+    try:
+        mine_domain(context, domain)
+    except Exception as error:
+        logger.warning("mining of domain %s failed: %s", domain, in_words(error), exc_info=not is_of_database(error))
 
 
 def _fail(work: UnitOfWork, claimed: batches.Claimed, reason: str) -> None:
@@ -203,6 +215,8 @@ def publish(folder: Path, artifacts: Path) -> str:
     if target.exists():
         try:
             verify(target, digest)
+            # It may have lain for long without a version: it must not be taken for left over before it gets one.
+            os.utime(target)
             return digest
         except ArtifactCorrupt:
             # The same artifact was trained before and was damaged since: this one takes its place.

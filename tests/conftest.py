@@ -1,6 +1,7 @@
 """The databases that tests run on: SQLite always, PostgreSQL and MariaDB when they are on the machine."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,10 @@ from app.db.session import UnitOfWork, connect
 from app.db.tables import Base
 from app.services import domains
 from tests import servers
+
+# Started in the background of a shell, a process ignores Ctrl-C, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = ("sqlite", "postgresql", "mariadb")
 

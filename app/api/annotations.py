@@ -1,14 +1,17 @@
 """What labelers answer: label, undo, skip, release."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
+from sqlalchemy.orm import Session
 
+from app.api.access import Access, needs
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     LABELER_PATTERN,
     PREFIX,
+    AccessDep,
     Body,
     LabelerId,
     LabelPath,
@@ -20,10 +23,11 @@ from app.api.dependencies import (
     Work,
 )
 from app.api.problems import responses
+from app.db.tables import Annotation, Text
 from app.intent.masking import mask
 from app.intent.taxonomy import split
 from app.intent.text import normalise
-from app.services import annotations
+from app.services import annotations, audit, intake
 
 router = APIRouter(prefix=f"{PREFIX}/questions/{{question_id}}", tags=["labeling"], route_class=StrictRoute)
 
@@ -73,20 +77,35 @@ class StateOut(BaseModel):
     state: str
 
 
-@router.post("/label", response_model=AnnotationOut, responses=responses(400, 404, 409, 413, 422, 503))
-def label(question_id: PathId, body: LabelRequest, work: Work, given: ServicesDep) -> AnnotationOut:
+@router.post(
+    "/label",
+    response_model=AnnotationOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("labeler")],
+)
+def label(question_id: PathId, body: LabelRequest, work: Work, given: ServicesDep, who: AccessDep) -> AnnotationOut:
     """Label a question and all its twins; a second answer of the same labeler replaces the first."""
-    submitted = work(
-        annotations.submit,
-        question_id,
-        correct_intent=body.correct_intent,
-        labeler_id=body.labeler_id,
-        time_intent=body.correct_time_intent,
-        proposed_label=body.proposed_label,
-        supersedes=body.supersedes,
-        lease_token=body.lease_token,
-        proposal_size=given.proposal_size,
-    )
+    who.require_labeler(body.labeler_id)
+
+    def submit(session: Session) -> annotations.Submitted:
+        submitted = annotations.submit(
+            session,
+            question_id,
+            correct_intent=body.correct_intent,
+            labeler_id=body.labeler_id,
+            time_intent=body.correct_time_intent,
+            proposed_label=body.proposed_label,
+            supersedes=body.supersedes,
+            lease_token=body.lease_token,
+            proposal_size=given.proposal_size,
+        )
+        former = session.get(Annotation, submitted.supersedes) if submitted.supersedes else None
+        before = {"label": former.answer[0], "labeler_id": former.labeler_id} if former and former.answer else None
+        after = {"label": submitted.label, "annotation_id": submitted.annotation_id}
+        _note(session, who, "label.submit", question_id, body.labeler_id, before, after)
+        return submitted
+
+    submitted = work(submit)
     return AnnotationOut(
         annotation_id=submitted.annotation_id,
         question_id=submitted.question_id,
@@ -97,28 +116,73 @@ def label(question_id: PathId, body: LabelRequest, work: Work, given: ServicesDe
     )
 
 
-@router.delete("/label", response_model=StateOut, responses=responses(404, 409, 422, 503))
+@router.delete(
+    "/label",
+    response_model=StateOut,
+    responses=responses(404, 409, 422, 503),
+    dependencies=[needs("labeler")],
+)
 def undo(
     question_id: PathId,
     work: Work,
+    who: AccessDep,
     labeler_id: Annotated[str, Query(min_length=1, max_length=128, pattern=LABELER_PATTERN)],
 ) -> StateOut:
     """Take this labeler's last answer (or skip) back; what counted before it counts again."""
-    text = work(annotations.undo, question_id, labeler_id=labeler_id)
+    who.require_labeler(labeler_id)
+
+    def take_back(session: Session) -> Text:
+        text = annotations.undo(session, question_id, labeler_id=labeler_id)
+        _note(session, who, "label.undo", question_id, labeler_id, None, {"state": text.state})
+        return text
+
+    text = work(take_back)
     return StateOut(question_id=question_id, state=text.state)
 
 
-@router.post("/skip", response_model=StateOut, responses=responses(400, 404, 409, 413, 422, 503))
-def skip(question_id: PathId, body: LabelerRequest, work: Work) -> StateOut:
+@router.post(
+    "/skip",
+    response_model=StateOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("labeler")],
+)
+def skip(question_id: PathId, body: LabelerRequest, work: Work, who: AccessDep) -> StateOut:
     """Hide the question from this labeler; two labelers' skips retire it."""
+    who.require_labeler(body.labeler_id)
     # A reason may quote the question; masked, it may have grown.
     reason = mask(normalise(body.reason))[:255] if body.reason else None
-    text = work(annotations.skip, question_id, labeler_id=body.labeler_id, reason=reason)
+
+    def hide(session: Session) -> Text:
+        text = annotations.skip(session, question_id, labeler_id=body.labeler_id, reason=reason)
+        _note(session, who, "label.skip", question_id, body.labeler_id, None, {"state": text.state})
+        return text
+
+    text = work(hide)
     return StateOut(question_id=question_id, state=text.state)
 
 
-@router.post("/release", response_model=StateOut, responses=responses(400, 404, 409, 413, 422, 503))
-def release(question_id: PathId, body: LabelerRequest, work: Work) -> StateOut:
+@router.post(
+    "/release",
+    response_model=StateOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("labeler")],
+)
+def release(question_id: PathId, body: LabelerRequest, work: Work, who: AccessDep) -> StateOut:
     """Hand the question back unanswered: another labeler gets it at once."""
+    who.require_labeler(body.labeler_id)
     text = work(annotations.release, question_id, labeler_id=body.labeler_id, lease_token=body.lease_token)
     return StateOut(question_id=question_id, state=text.state)
+
+
+def _note(
+    session: Session,
+    who: Access,
+    action: str,
+    question_id: str,
+    labeler_id: str,
+    before: dict[str, Any] | None,
+    after: dict[str, Any],
+) -> None:
+    domain_id = intake.find(session, question_id).domain_id
+    after = {"labeler_id": labeler_id, **after}
+    audit.note(session, who.actor, action, question_id, domain_id=domain_id, before=before, after=after)

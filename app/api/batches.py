@@ -7,10 +7,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
+    AccessDep,
     Body,
+    Caller,
     Cursor,
     DomainName,
     DomainQuery,
@@ -23,7 +26,7 @@ from app.api.dependencies import (
 )
 from app.api.problems import responses
 from app.db.tables import Domain, TrainingBatch
-from app.services import batches, domains, statistics
+from app.services import audit, batches, domains, statistics
 from app.services.domains import DEFAULT
 
 router = APIRouter(prefix=f"{PREFIX}/batches", tags=["training"], route_class=StrictRoute)
@@ -87,26 +90,39 @@ class BatchesOut(BaseModel):
     next_cursor: str | None
 
 
-@router.post("", response_model=BatchOut, status_code=201, responses=responses(400, 404, 409, 413, 422, 503))
-def open_batch(body: BatchRequest, work: Work) -> BatchOut:
+@router.post(
+    "",
+    response_model=BatchOut,
+    status_code=201,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
+def open_batch(body: BatchRequest, work: Work, who: AccessDep) -> BatchOut:
     """Freeze the new labels of a domain in a batch. It trains when it is run."""
 
     def opened(session: Session) -> BatchOut:
         batch = batches.open_batch(
             session,
             body.domain,
-            opened_by="person",
+            opened_by=who.by("person"),
             recipe=body.recipe,
             config=body.config,
             description=body.description,
             retrain=body.retrain,
         )
+        after = {name: getattr(batch, name) for name in ("recipe", "question_count", "replay_count", "gold_count")}
+        audit.note(session, who.actor, "batch.open", batch.batch_id, domain_id=batch.domain_id, after=after)
         return _batch(session, batch)
 
     return work(opened)
 
 
-@router.get("", response_model=BatchesOut, responses=responses(404, 422, 503))
+@router.get(
+    "",
+    response_model=BatchesOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def list_batches(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, cursor: Cursor = None) -> BatchesOut:
     """The batches of a domain."""
     before = page_before(cursor)
@@ -118,7 +134,12 @@ def list_batches(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, c
     return work.read(read)
 
 
-@router.get("/{batch_id}", response_model=BatchOut, responses=responses(404, 422, 503))
+@router.get(
+    "/{batch_id}",
+    response_model=BatchOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def show_batch(batch_id: PathId, work: Work) -> BatchOut:
     """One batch with its progress and, if it failed, why."""
 
@@ -133,13 +154,17 @@ def show_batch(batch_id: PathId, work: Work) -> BatchOut:
     response_model=QueuedOut,
     status_code=202,
     responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
 )
-def run_batch(batch_id: PathId, work: Work, body: RunRequest | None = None) -> QueuedOut:
+def run_batch(batch_id: PathId, work: Work, who: Caller, body: RunRequest | None = None) -> QueuedOut:
     """Queue a batch: any running clock takes it within two seconds. Poll the batch for what becomes of it."""
 
     def queued(session: Session) -> QueuedOut:
         asked = body or RunRequest(auto_extract_keywords=False)
+        before = {"training_status": batches.find(session, batch_id).training_status}
         batch = batches.run(session, batch_id, auto_extract_keywords=asked.auto_extract_keywords)
+        after = {"training_status": batch.training_status, **asked.model_dump()}
+        audit.note(session, who, "batch.run", batch_id, domain_id=batch.domain_id, before=before, after=after)
         running = statistics.clock_running(session)
         message = (
             "a running clock takes it within two seconds"

@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.access import needed
 from app.api.problems import respond
 from app.errors import BodyTooLarge, Malformed, MalformedBody
 from app.intent.text import sanitise
@@ -66,12 +67,16 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that reads its body strictly."""
+    """A route that reads its body strictly, and only for a caller who may send one."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
+        taken = needed(self)
 
         async def strict(request: Request) -> Response:
+            # The framework reads and parses the body before it asks any dependency.
+            if taken is not None:
+                await taken(request)
             return await handler(StrictRequest(request.scope, request.receive))
 
         return strict

@@ -7,8 +7,19 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.access import Access, needs
 from app.api.bodies import StrictRoute
-from app.api.dependencies import Body, DomainName, Guess, IdempotencyKey, RequestId, ServicesDep, Whole
+from app.api.dependencies import (
+    AccessDep,
+    Body,
+    DomainName,
+    Guess,
+    IdempotencyKey,
+    RequestId,
+    Services,
+    ServicesDep,
+    Whole,
+)
 from app.api.problems import Problem, from_database, malformed, problem, responses
 from app.errors import IntentError, Malformed
 from app.intent.taxonomy import split
@@ -130,9 +141,17 @@ def answer(row: Answered, domain: str, topk: int) -> AnswerOut:
     )
 
 
-@router.post("/classify", response_model=AnswerOut, responses=responses(400, 404, 413, 422, 503))
-async def classify(body: ClassifyRequest, given: ServicesDep, idempotency_key: IdempotencyKey = None) -> AnswerOut:
+@router.post(
+    "/classify",
+    response_model=AnswerOut,
+    responses=responses(400, 404, 413, 422, 503),
+    dependencies=[needs("product")],
+)
+async def classify(
+    body: ClassifyRequest, given: ServicesDep, who: AccessDep, idempotency_key: IdempotencyKey = None
+) -> AnswerOut:
     """Name the intent of one question. The answer is in the log before it leaves."""
+    await _require(given, who, body.domain)
     asked = Asked(
         text=body.text,
         domain=body.domain,
@@ -147,9 +166,14 @@ async def classify(body: ClassifyRequest, given: ServicesDep, idempotency_key: I
     return answer(logged, body.domain, body.topk)
 
 
-@router.post("/classify/batch", response_model=ClassifyBatchOut, responses=responses(400, 404, 413, 422, 503))
+@router.post(
+    "/classify/batch",
+    response_model=ClassifyBatchOut,
+    responses=responses(400, 404, 413, 422, 503),
+    dependencies=[needs("product")],
+)
 async def classify_batch(
-    body: ClassifyBatchRequest, given: ServicesDep, idempotency_key: IdempotencyKey = None
+    body: ClassifyBatchRequest, given: ServicesDep, who: AccessDep, idempotency_key: IdempotencyKey = None
 ) -> ClassifyBatchOut:
     """Name the intents of up to 256 questions."""
     if (body.texts is None) == (body.items is None):
@@ -168,10 +192,19 @@ async def classify_batch(
         for position, item in enumerate(parsed)
         if isinstance(item, BatchItem)
     ]
+    await _require(given, who, body.domain)
     await given.classifier.require(body.domain)
     logged = iter(await given.classifier.classify(asked))
     results = [next(logged) if isinstance(item, BatchItem) else item for item in parsed]
     return ClassifyBatchOut(results=[_result(result, body) for result in results])
+
+
+async def _require(given: Services, who: Access, domain: str) -> None:
+    # What answers here is the process's memory, which knows every domain: no session bounds it. A domain that the
+    # caller may not see takes the way of one that is not there, so that the time says no more than the answer.
+    if not who.sees(domain):
+        await given.classifier.require("")
+    who.require(domain)
 
 
 _ITEM = TypeAdapter(BatchItem)

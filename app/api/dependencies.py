@@ -3,12 +3,14 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, WithJsonSchema
 from sqlalchemy import Engine
 
+from app.api.access import Access, access, identity
+from app.api.keyring import KeyRing
 from app.db.session import UnitOfWork
 from app.errors import DomainNotFound, Malformed, NotFound
 from app.intent.questions import AskedQuestion
@@ -23,6 +25,15 @@ from app.serving.follower import Follower
 from app.serving.runtime import Runtime
 from app.serving.watcher import Watcher
 
+
+class Extract(Protocol):
+    """Mines the rules of a domain beside this process, and returns counts by their names, and `rule_ids`."""
+
+    def __call__(self, domain: str, *, min_confidence: float, limit: int, by: Actor) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
 LONGEST_LABEL = 1000
 LONGEST_OBJECT = 10_000
 ID = re.compile(r"[0-9A-Za-z_-]+")
@@ -30,7 +41,10 @@ ID = re.compile(r"[0-9A-Za-z_-]+")
 
 @dataclass(slots=True)
 class Services:
-    """Everything that one process shares between its requests; made by `create_app`, one per application."""
+    """Everything that one process shares between its requests; made by `create_app`, one per application.
+
+    `work` sees every domain: a route takes `Work` instead, which sees the caller's.
+    """
 
     engine: Engine
     work: UnitOfWork
@@ -38,11 +52,14 @@ class Services:
     runtime: Runtime
     watcher: Watcher
     folder: Follower
+    keys: KeyRing
+    porter: Follower
     log: GreedyBatcher[AskedQuestion, Logged]
     classifier: Classifier[Logged]
     rule: OpeningRule
     lease_seconds: int
     proposal_size: int
+    extract: Extract
     draining: bool = False
 
 
@@ -54,15 +71,19 @@ async def services(request: Request) -> Services:
 
 
 async def unit_of_work(request: Request) -> UnitOfWork:
-    """Runs a service in a transaction that is committed before the answer leaves."""
-    return (await services(request)).work
+    """Runs a service in a transaction that is committed before the answer leaves, and sees the caller's domains."""
+    work = (await services(request)).work
+    allowed = (await access(request)).domain_ids
+    return work if allowed is None else UnitOfWork(work.engine, domain_ids=allowed)
 
 
-async def caller(request: Request) -> Actor:  # noqa: ARG001 - who calls follows from the request once there are keys
+async def caller(request: Request) -> Actor:
     """Who makes this request, for the audit trail."""
-    return Actor("local")
+    return (await access(request)).actor
 
 
+AccessDep = Annotated[Access, Depends(access)]
+Identity = Annotated[Access | None, Depends(identity)]
 Caller = Annotated[Actor, Depends(caller)]
 ServicesDep = Annotated[Services, Depends(services)]
 Work = Annotated[UnitOfWork, Depends(unit_of_work)]

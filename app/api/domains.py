@@ -8,13 +8,14 @@ from fastapi import Body as BodyParameter
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.bodies import StrictRoute
-from app.api.dependencies import PREFIX, Body, DomainQuery, Work
+from app.api.dependencies import PREFIX, Body, Caller, DomainQuery, Work
 from app.api.problems import responses
 from app.db.tables import Domain, Label
 from app.errors import TaxonomyRefused
 from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy, split
-from app.services import domains, taxonomy, versions
+from app.services import audit, domains, taxonomy, versions
 from app.services.domains import DEFAULT
 
 router = APIRouter(prefix=PREFIX, tags=["domains"], route_class=StrictRoute)
@@ -28,6 +29,7 @@ class DomainRequest(Body):
     keep_text: bool = Field(True, description="false: only a keyed hash of each text is kept")
     gate: Literal["auto", "manual"] = Field("auto", description="manual: a person activates what passed")
     recipe: Literal["ngram"] = "ngram"
+    rule_policy: Literal["auto", "manual"] = Field("auto", description="manual: a person activates mined keyword rules")
 
 
 class DomainOut(BaseModel):
@@ -38,6 +40,7 @@ class DomainOut(BaseModel):
     keep_text: bool
     gate: str
     recipe: str
+    rule_policy: str
     taxonomy_version: int
     active_version: str | None
     epoch: int
@@ -69,7 +72,12 @@ class TaxonomyOut(BaseModel):
     labels: list[LabelOut]
 
 
-@router.get("/domains", response_model=DomainsOut, responses=responses(503))
+@router.get(
+    "/domains",
+    response_model=DomainsOut,
+    responses=responses(503),
+    dependencies=[needs("labeler")],
+)
 def list_domains(work: Work) -> DomainsOut:
     """All domains."""
 
@@ -79,17 +87,30 @@ def list_domains(work: Work) -> DomainsOut:
     return DomainsOut(items=work.read(read))
 
 
-@router.post("/domains", response_model=DomainOut, status_code=201, responses=responses(400, 409, 413, 422, 503))
-def create_domain(body: DomainRequest, work: Work) -> DomainOut:
+@router.post(
+    "/domains",
+    response_model=DomainOut,
+    status_code=201,
+    responses=responses(400, 409, 413, 422, 503),
+    dependencies=[needs("admin", everywhere=True)],
+)
+def create_domain(body: DomainRequest, work: Work, who: Caller) -> DomainOut:
     """Make a domain; its labels come with PUT /taxonomy."""
 
     def create(session: Session) -> DomainOut:
-        return _domain(session, domains.create(session, **body.model_dump()))
+        made = domains.create(session, **body.model_dump())
+        audit.note(session, who, "domain.create", made.name, domain_id=made.id, after=body.model_dump())
+        return _domain(session, made)
 
     return work(create)
 
 
-@router.get("/taxonomy", response_model=TaxonomyOut, responses=responses(404, 422, 503))
+@router.get(
+    "/taxonomy",
+    response_model=TaxonomyOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("labeler")],
+)
 def show_taxonomy(work: Work, domain: DomainQuery = DEFAULT) -> TaxonomyOut:
     """The labels of a domain."""
 
@@ -99,7 +120,12 @@ def show_taxonomy(work: Work, domain: DomainQuery = DEFAULT) -> TaxonomyOut:
     return work.read(read)
 
 
-@router.put("/taxonomy", response_model=TaxonomyOut, responses=responses(400, 404, 413, 422, 503))
+@router.put(
+    "/taxonomy",
+    response_model=TaxonomyOut,
+    responses=responses(400, 404, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
 def replace_taxonomy(
     body: Annotated[
         dict[str, Any] | list[Any],
@@ -109,6 +135,7 @@ def replace_taxonomy(
         ),
     ],
     work: Work,
+    who: Caller,
     domain: DomainQuery = DEFAULT,
 ) -> TaxonomyOut:
     """Make these the labels of the domain. A label that is missing is retired; one that stays keeps its id."""
@@ -119,7 +146,10 @@ def replace_taxonomy(
 
     def replace(session: Session) -> TaxonomyOut:
         found = domains.locked(session, domain)
+        before = taxonomy.summary(session, found)
         taxonomy.replace(session, found, specs)
+        after = taxonomy.summary(session, found)
+        audit.note(session, who, "taxonomy.replace", domain, domain_id=found.id, before=before, after=after)
         return _taxonomy(session, found)
 
     return work(replace)
@@ -133,6 +163,7 @@ def _domain(session: Session, domain: Domain) -> DomainOut:
         keep_text=domain.keep_text,
         gate=domain.gate,
         recipe=domain.recipe,
+        rule_policy=domain.rule_policy,
         taxonomy_version=domain.taxonomy_version,
         active_version=active.version if active else None,
         epoch=domain.epoch,

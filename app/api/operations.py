@@ -1,18 +1,22 @@
 """Figures of a domain, and whether the process lives and can answer."""
 
-from datetime import datetime
-from typing import Any, Literal
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from app.api.dependencies import PREFIX, DomainQuery, ServicesDep, Work
+from app.api.access import ADMIN, needs
+from app.api.dependencies import PREFIX, DomainQuery, Identity, ServicesDep, Work
 from app.api.problems import respond, responses
 from app.errors import Unavailable
 from app.services import domains, statistics
 from app.services.domains import DEFAULT
+from app.services.statistics import DAYS
+
+Days = Annotated[int, Query(ge=1, le=366, description="how many days `by_day`, `by_week` and `latency` look back")]
 
 router = APIRouter(tags=["operations"])
 
@@ -66,6 +70,81 @@ class NextBatchOut(BaseModel):
     reason: str
 
 
+class AnswersOut(BaseModel):
+    """What became of the questions that were answered here; a share is null of nothing."""
+
+    served: int
+    external: int
+    above_threshold: int
+    above_threshold_share: float | None
+    to_person: int
+    to_person_share: float | None
+    llm_calls: int
+    llm_call_rate: float | None
+    outside_taxonomy: int
+
+
+class AccuracyOut(BaseModel):
+    """A share of right answers with its 95 % interval (Wilson)."""
+
+    judged: int
+    right: int
+    accuracy: float | None
+    low: float
+    high: float
+
+
+class LiveAccuracyOut(BaseModel):
+    """How often people said what the model had said, on texts that were drawn uniformly."""
+
+    overall: AccuracyOut
+    active_version: AccuracyOut | None
+
+
+class RulesOut(BaseModel):
+    """Keyword rules: how many, how often they matched, how often a person's label was theirs."""
+
+    by_status: dict[str, int]
+    usage: int
+    judged: int
+    success: int
+    success_rate: float | None
+
+
+class TrainingOut(BaseModel):
+    """What became of the batches that ended."""
+
+    finished: int
+    success_rate: float | None
+    by_outcome: dict[str, int]
+    median_seconds: float | None
+
+
+class LatencyOut(BaseModel):
+    """How long answers took in the last `days` days."""
+
+    days: int
+    answers: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class PeriodOut(BaseModel):
+    """One day, or one week that begins on a Monday."""
+
+    start: date
+    questions: int
+    above_threshold: int
+    to_person: int
+    llm_calls: int
+    labels: int
+    judged: int
+    right: int
+    answers: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
 class StatsOut(BaseModel):
     """The figures of one domain. `labelled` counts questions, `texts_labelled` distinct texts."""
 
@@ -75,6 +154,10 @@ class StatsOut(BaseModel):
     label_rate: float
     by_method: dict[str, int]
     by_label: dict[str, int]
+    by_answer: dict[str, int]
+    answers: AnswersOut
+    live_accuracy: LiveAccuracyOut
+    latency: LatencyOut
     texts: int
     texts_labelled: int
     texts_skipped: int
@@ -85,8 +168,12 @@ class StatsOut(BaseModel):
     epoch: int
     versions: list[VersionQualityOut]
     batches: dict[str, int]
+    training: TrainingOut
+    rules: RulesOut
     next_batch: NextBatchOut
     clock_running: bool
+    by_day: list[PeriodOut]
+    by_week: list[PeriodOut]
 
 
 @router.get("/healthz", response_model=HealthOut)
@@ -95,9 +182,12 @@ async def health() -> HealthOut:
     return HealthOut()
 
 
-@router.get("/readyz", response_model=ReadyOut, responses=responses(503))
-def ready(given: ServicesDep) -> ReadyOut | JSONResponse:
-    """200 whenever `/classify` can answer, without a model too; it says what is degraded."""
+@router.get("/readyz", response_model=ReadyOut, responses=responses(503, door=False))
+def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
+    """200 whenever `/classify` can answer, without a model too; it says what is degraded.
+
+    Which domains there are, it tells whoever may read all that is in them: with keys, only to an admin's.
+    """
     if given.draining:
         return respond(Unavailable("the service is shutting down"))
     database = True
@@ -114,15 +204,21 @@ def ready(given: ServicesDep) -> ReadyOut | JSONResponse:
             error=errors.get(name),
         )
         for name, loaded in sorted(given.runtime.loaded.items())
+        if who is not None and who.role == ADMIN and who.sees(name)
     ]
     return ReadyOut(status="degraded" if errors else "ready", database=database, domains=found)
 
 
-@router.get(f"{PREFIX}/stats", response_model=StatsOut, responses=responses(404, 422, 503))
-def stats(work: Work, given: ServicesDep, domain: DomainQuery = DEFAULT) -> dict[str, Any]:
+@router.get(
+    f"{PREFIX}/stats",
+    response_model=StatsOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("labeler")],
+)
+def stats(work: Work, given: ServicesDep, domain: DomainQuery = DEFAULT, days: Days = DAYS) -> dict[str, Any]:
     """What was asked, answered, labelled and trained, and what the next batch waits for."""
 
     def read(session: Session) -> dict[str, Any]:
-        return statistics.of_domain(session, domains.find(session, domain), given.rule)
+        return statistics.of_domain(session, domains.find(session, domain), given.rule, days=days)
 
     return work.read(read)

@@ -2,7 +2,6 @@
 
 import logging
 import random
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import IntentError, Malformed, Unavailable
+from app.logs import trace
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,13 @@ MEDIA_TYPE = "application/problem+json"
 MOST_FIELDS = 20
 RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {"description": "seconds", "required": True, "schema": {"type": "integer", "minimum": 1}}
+}
+# What any route answers that takes a key.
+DOOR = (401, 403, 429)
+HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
 }
 
 
@@ -55,7 +62,7 @@ def problem(error: IntentError) -> dict[str, Any]:
 
 def respond(error: IntentError) -> JSONResponse:
     """The response of an error."""
-    headers = {"Retry-After": str(random.randint(1, 5))} if error.status_code == 503 else None
+    headers = error.headers or ({"Retry-After": str(random.randint(1, 5))} if error.status_code == 503 else None)
     return JSONResponse(problem(error), status_code=error.status_code, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -111,7 +118,7 @@ def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     @app.exception_handler(StaleDataError)
     async def _database(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
-            logger.error("statement refused: %s", _trace(error))
+            logger.error("statement refused: %s", trace(error))
         return respond(from_database(error))
 
 
@@ -146,30 +153,23 @@ class LastResort:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            logger.error("unexpected %s", _trace(error))
+            logger.error("unexpected %s", trace(error))
             # An answer that has begun cannot become another one: the server then breaks the connection.
             if not begun:
                 await respond(IntentError("something went wrong here; it has been logged"))(scope, receive, send)
 
 
-def _trace(error: BaseException) -> str:
-    """The types of the errors, the first cause last, and the lines of code that were passed; no message of any."""
-    kinds: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(kinds) < 5:
-        kinds.append(type(cause).__name__)
-        cause = cause.__cause__ or getattr(cause, "orig", None)
-    return f"{' from '.join(kinds)}\n{''.join(traceback.format_tb(error.__traceback__))}"
-
-
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for the OpenAPI document."""
+def responses(*statuses: int, door: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for the OpenAPI document; `door`: also those to whoever may not enter."""
     described = {
         400: "Not JSON",
+        401: "No key, or none that counts",
+        403: "Not with this key",
         404: "No such thing",
         409: "Not in this state",
         413: "Body too large",
         422: "Malformed or refused",
+        429: "Too often",
         503: "Try again later",
     }
     return {
@@ -177,6 +177,6 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": described[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        | ({"headers": RETRY_AFTER} if status == 503 else {})
-        for status in statuses
+        | ({"headers": HEADERS[status]} if status in HEADERS else {})
+        for status in sorted({*statuses, *(DOOR if door else ())})
     }

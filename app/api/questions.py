@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.api.access import needs
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
@@ -32,6 +33,7 @@ from app.api.dependencies import (
     Work,
 )
 from app.api.problems import Problem, malformed, problem, responses
+from app.db.session import UnitOfWork
 from app.db.tables import Domain, UserQuestion
 from app.errors import DomainNotFound, IntentError, TaxonomyEmpty, TextRefused, TooManyLabels
 from app.intent.questions import AskedQuestion, new_question_id
@@ -158,20 +160,21 @@ OneOrMany = Annotated[
         200: {"description": "Many, each with its own result; or one that was logged before"},
         201: {"model": LoggedOut, "description": "Logged"},
     },
+    dependencies=[needs("product")],
 )
 def log_questions(
-    body: OneOrMany, given: ServicesDep, response: Response, idempotency_key: IdempotencyKey = None
+    body: OneOrMany, given: ServicesDep, work: Work, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Any:
     """Log one prediction (201), or up to 1,000 in one transaction (200, each with its own result)."""
     if isinstance(body, Prediction):
-        [logged] = _log(given, [_identified(body, idempotency_key)])
+        [logged] = _log(given, work, [_identified(body, idempotency_key)])
         if isinstance(logged, IntentError):
             raise logged
         response.status_code = 201 if logged.status == "created" else 200
         return logged
     keys = [f"{idempotency_key}#{position}" if idempotency_key else None for position in range(len(body.questions))]
     items = [_parse(raw, key) for raw, key in zip(body.questions, keys, strict=True)]
-    results = iter(_log(given, [item for item in items if isinstance(item, Prediction)]))
+    results = iter(_log(given, work, [item for item in items if isinstance(item, Prediction)]))
     answers = [next(results) if isinstance(item, Prediction) else item for item in items]
     return LoggedManyOut(
         results=[
@@ -181,7 +184,12 @@ def log_questions(
     )
 
 
-@router.get("/questions/{question_id}", response_model=QuestionOut, responses=responses(404, 422, 503))
+@router.get(
+    "/questions/{question_id}",
+    response_model=QuestionOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("product", "labeler")],
+)
 def show_question(question_id: PathId, work: Work) -> QuestionOut:
     """One question with all that is known of it."""
     return work.read(_show, question_id)
@@ -207,20 +215,22 @@ def _identified(prediction: Prediction, key: str | None) -> Prediction:
     return prediction if prediction.request_id or not key else prediction.model_copy(update={"request_id": key})
 
 
-def _log(given: Services, predictions: list[Prediction]) -> list[LoggedOut | IntentError]:
-    known = {domain.name: domain for domain in given.work.read(domains.listing)}
-    prepared = [_asked(given, prediction, known.get(prediction.domain)) for prediction in predictions]
+def _log(given: Services, work: UnitOfWork, predictions: list[Prediction]) -> list[LoggedOut | IntentError]:
+    known = {domain.name: domain for domain in work.read(domains.listing)}
+    prepared = [_asked(given, work, prediction, known.get(prediction.domain)) for prediction in predictions]
     rows = [row for row in prepared if isinstance(row, AskedQuestion)]
-    logged = iter(given.work(intake.record, rows))
+    logged = iter(work(intake.record, rows))
     given.folder.nudge()
     return [row if isinstance(row, IntentError) else _logged(row, next(logged)) for row in prepared]
 
 
-def _asked(given: Services, prediction: Prediction, domain: Domain | None) -> AskedQuestion | IntentError:
+def _asked(
+    given: Services, work: UnitOfWork, prediction: Prediction, domain: Domain | None
+) -> AskedQuestion | IntentError:
     if domain is None:
         return DomainNotFound("there is no domain of this name")
     if len(prediction.intents) > 1 and domain.task == "single_label":
-        return _too_many(given, domain, prediction.intents)
+        return _too_many(work, domain, prediction.intents)
     try:
         text = cleaned(prediction.question)
     except TextRefused as error:
@@ -245,10 +255,10 @@ def _asked(given: Services, prediction: Prediction, domain: Domain | None) -> As
     )
 
 
-def _too_many(given: Services, domain: Domain, intents: list[str]) -> IntentError:
+def _too_many(work: UnitOfWork, domain: Domain, intents: list[str]) -> IntentError:
     """Why several intents are refused: often they are the levels of one label, and then it is named."""
     try:
-        given.work.read(taxonomy.resolve, domain, intents)
+        work.read(taxonomy.resolve, domain, intents)
     except TaxonomyEmpty:
         pass
     except IntentError as error:

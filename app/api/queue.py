@@ -7,9 +7,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.dependencies import (
     LABELER_PATTERN,
     PREFIX,
+    AccessDep,
     DomainQuery,
     Guess,
     ServicesDep,
@@ -46,10 +48,16 @@ class QueueOut(BaseModel):
     next_cursor: None = None
 
 
-@router.get("/questions/unlabeled", response_model=QueueOut, responses=responses(404, 409, 422, 503))
+@router.get(
+    "/questions/unlabeled",
+    response_model=QueueOut,
+    responses=responses(404, 409, 422, 503),
+    dependencies=[needs("labeler")],
+)
 def unlabelled(
     work: Work,
     given: ServicesDep,
+    who: AccessDep,
     domain: DomainQuery = DEFAULT,
     limit: Annotated[int, Query(ge=1, le=500, description="texts wanted; at most 100 can be leased")] = 100,
     strategy: Annotated[str | None, Query(max_length=32, description="priority (default) or random")] = None,
@@ -59,6 +67,8 @@ def unlabelled(
     lease_seconds: Annotated[int | None, Query(ge=1, le=86_400)] = None,
 ) -> QueueOut:
     """The next questions worth a person's time; without `labeler_id` only a look."""
+    if labeler_id is not None:
+        who.require_labeler(labeler_id)
 
     def take(session: Session) -> list[queue.QueueItem]:
         return queue.unlabelled(

@@ -7,9 +7,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     PREFIX,
+    AccessDep,
     Body,
     Cursor,
     DomainName,
@@ -26,7 +28,7 @@ from app.api.dependencies import (
 from app.api.problems import responses
 from app.db.tables import Domain, ModelActivation, ModelVersion, TrainingBatch
 from app.errors import NotFound
-from app.services import activations, domains, runs, versions
+from app.services import activations, audit, domains, runs, versions
 from app.services.domains import DEFAULT
 
 router = APIRouter(prefix=f"{PREFIX}/models", tags=["versions"], route_class=StrictRoute)
@@ -68,6 +70,7 @@ class ActiveOut(VersionOut):
     """The version that is to serve, and how far the running services are."""
 
     epoch: int
+    rule_set_revision: int | None = Field(description="the frozen rules that serve with it")
     propagated: str = Field(examples=["2/2"])
     replicas: list[ReplicaOut]
 
@@ -101,16 +104,22 @@ class ActivationOut(BaseModel):
     """One flip."""
 
     domain: str
-    version: str
+    version: str | None
     epoch: int
     kind: str
     threshold: float
+    rule_set_revision: int | None
     activated_by: str
     reason: str
     created_at: datetime
 
 
-@router.get("", response_model=VersionsOut, responses=responses(404, 422, 503))
+@router.get(
+    "",
+    response_model=VersionsOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def list_versions(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, cursor: Cursor = None) -> VersionsOut:
     """The versions of a domain."""
     before = page_before(cursor)
@@ -124,7 +133,12 @@ def list_versions(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, 
     return work.read(read)
 
 
-@router.get("/active", response_model=ActiveOut, responses=responses(404, 422, 503))
+@router.get(
+    "/active",
+    response_model=ActiveOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
     """The version that serves."""
 
@@ -138,6 +152,7 @@ def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
         return ActiveOut(
             **_version(session, version),
             epoch=found.epoch,
+            rule_set_revision=activations.current(session, found).rule_set_revision,
             propagated=f"{arrived}/{len(alive)}",
             replicas=[ReplicaOut.model_validate(replica, from_attributes=True) for replica in alive],
         )
@@ -145,7 +160,12 @@ def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
     return work.read(read)
 
 
-@router.get("/{version}", response_model=VersionOut, responses=responses(404, 422, 503))
+@router.get(
+    "/{version}",
+    response_model=VersionOut,
+    responses=responses(404, 422, 503),
+    dependencies=[needs("admin")],
+)
 def show_version(version: PathId, work: Work) -> VersionOut:
     """One version with its evaluation."""
 
@@ -155,29 +175,41 @@ def show_version(version: PathId, work: Work) -> VersionOut:
     return work.read(read)
 
 
-@router.post("/rollback", response_model=ActivationOut, responses=responses(400, 404, 409, 413, 422, 503))
-def rollback(work: Work, body: RollbackRequest | None = None) -> ActivationOut:
+@router.post(
+    "/rollback",
+    response_model=ActivationOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
+def rollback(work: Work, who: AccessDep, body: RollbackRequest | None = None) -> ActivationOut:
     """Serve the version before this one again, exactly as it was; once more goes one further back."""
     asked = body or RollbackRequest.model_validate({})
 
     def back(session: Session) -> ActivationOut:
         activation = activations.rollback(
-            session, asked.domain, by=asked.by, reason=asked.reason, seen_epoch=asked.epoch
+            session, asked.domain, by=who.by(asked.by), reason=asked.reason, seen_epoch=asked.epoch
         )
+        audit.note_flip(session, who.actor, "version.rollback", activation)
         return _activation(session, activation)
 
     return work(back)
 
 
-@router.post("/{version}/activate", response_model=ActivationOut, responses=responses(400, 404, 409, 413, 422, 503))
-def activate(version: PathId, work: Work, body: ActivateRequest | None = None) -> ActivationOut:
+@router.post(
+    "/{version}/activate",
+    response_model=ActivationOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
+def activate(version: PathId, work: Work, who: AccessDep, body: ActivateRequest | None = None) -> ActivationOut:
     """Serve this version from now on: every running service has it within a second."""
     asked = body or ActivateRequest.model_validate({})
 
     def flip(session: Session) -> ActivationOut:
         activation = activations.activate(
-            session, version, by=asked.by, reason=asked.reason, seen_epoch=asked.epoch, force=asked.force
+            session, version, by=who.by(asked.by), reason=asked.reason, seen_epoch=asked.epoch, force=asked.force
         )
+        audit.note_flip(session, who.actor, "version.activate", activation)
         return _activation(session, activation)
 
     return work(flip)
@@ -198,13 +230,14 @@ def _version(session: Session, version: ModelVersion) -> dict[str, Any]:
 
 def _activation(session: Session, activation: ModelActivation) -> ActivationOut:
     domain = session.get(Domain, activation.domain_id)
-    version = session.get(ModelVersion, activation.version_id)
+    version = session.get(ModelVersion, activation.version_id) if activation.version_id else None
     return ActivationOut(
         domain=domain.name if domain else "",
-        version=version.version if version else "",
+        version=version.version if version else None,
         epoch=activation.epoch,
         kind=activation.kind,
         threshold=activation.threshold,
+        rule_set_revision=activation.rule_set_revision,
         activated_by=activation.activated_by,
         reason=activation.reason,
         created_at=activation.created_at,

@@ -2,7 +2,22 @@
 
 import typer
 
-from app.cli import demo, importing, models, running, simulate, taxonomy
+from app.cli import (
+    audit,
+    backup,
+    demo,
+    doctor,
+    exporting,
+    forgetting,
+    importing,
+    keys,
+    models,
+    recounting,
+    rules,
+    running,
+    simulate,
+    taxonomy,
+)
 
 app = typer.Typer(
     name="intentloop",
@@ -13,7 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for module in (running, demo, simulate, importing):
+for module in (running, demo, simulate, importing, exporting, doctor, backup, forgetting, recounting):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(taxonomy.app, name="taxonomy")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
+app.add_typer(rules.app, name="rules")

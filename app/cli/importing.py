@@ -1,89 +1,152 @@
 """Import labelled files into a domain."""
 
+import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from sqlalchemy.orm import Session
 
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
 from app.db.session import UnitOfWork
 from app.errors import IntentError
-from app.exchange.labelled import BadRow, UnreadableFile, read_labelled
+from app.exchange.labelled import FORMATS, BadRow, LabelledRow, UnreadableFile, read_labelled
 from app.intent.masking import mask
-from app.intent.text import TextEmpty, TextTooLong, clean
-from app.services import domains, imports
+from app.intent.text import TextEmpty, TextTooLong, clean, sanitise
+from app.services import audit, domains, imports
 
 app = typer.Typer()
 
 SLICE = 500
 MOST_SHOWN = 20
 
+Slice = tuple[list[imports.ImportRow], list[imports.RowReport]]
+
 
 @app.command("import")
 def import_labelled(
-    file: Annotated[Path, typer.Argument(help="JSON lines, JSON or CSV, also .gz.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines, JSON, CSV, YAML or Parquet, also .gz.", exists=True, dir_okay=False)
+    ],
     domain: DomainOption = domains.DEFAULT,
+    form: Annotated[
+        str | None, typer.Option("--format", help=f"Instead of what the content speaks of: {', '.join(FORMATS)}.")
+    ] = None,
     create_labels: Annotated[
         bool,
         typer.Option(help="Add labels that the taxonomy does not have; without it such rows are refused."),
     ] = False,
+    suggestions: Annotated[
+        bool,
+        typer.Option("--suggestions", help="Also take labels that only a model suggested and nobody answered."),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write what became of each row, as JSON lines.", dir_okay=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take labelled texts from elsewhere: `text`/`label`, `text`/`labels` (levels) or `user_input`/`intent_code`.
+    """Take labelled texts from elsewhere: our own forms, Label Studio, Argilla, doccano, Rasa.
 
     A good row goes in, a bad one is reported with its line. Run it again after a break: what is in stays as it is.
 
-    Exit status: 0 every row is in, 1 some were refused or the file cannot be read.
+    Exit status: 0 every row is in or holds no label, 1 some were refused or the file cannot be read.
     """
-    with database(settings()) as work:
+    if form is not None and form not in FORMATS:
+        raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
+    if report is not None and report.resolve() == file.resolve():
+        raise typer.BadParameter("the report would overwrite the file that is read", param_hint="--report")
+    with ExitStack() as stack:
+        work = stack.enter_context(database(settings()))
+        rows_out = stack.enter_context(report.open("w", encoding="utf-8")) if report else None
+        total = imports.ImportReport()
         try:
-            report = _take_in(work, file, domain, create_labels)
+            rows = read_labelled(file, form=form, guesses=suggestions)
+            _take_in(work, _slices(rows), domain, create_labels, total, rows_out)
         except UnreadableFile as error:
             raise IntentError(f"{file}: {error}") from error
-    if as_json:
-        print_json({"counts": report.counts, "refused": report.refused})
-    else:
-        console.print(
-            ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts.items())) or "The file is empty."
-        )
-        for line, reason in report.refused[:MOST_SHOWN]:
-            console.print(f"  line {line}: {reason}", markup=False)
-        if (hidden := report.counts["refused"] - min(MOST_SHOWN, len(report.refused))) > 0:
-            console.print(f"  … and {hidden} more")
-    if report.counts["refused"]:
+        finally:
+            _note(work, domain, file, total)
+    _say(total, as_json)
+    if total.counts["refused"]:
         raise typer.Exit(1)
 
 
-def _take_in(work: UnitOfWork, file: Path, domain: str, create_labels: bool) -> imports.ImportReport:
-    total = imports.ImportReport()
+def _take_in(
+    work: UnitOfWork,
+    slices: Iterator[Slice],
+    domain: str,
+    create_labels: bool,
+    total: imports.ImportReport,
+    rows_out: TextIO | None,
+) -> None:
     # On standard error: standard output is the report.
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("importing", total=None)
-        for slice_ in _slices(file, total):
-            report = work(imports.take_in, domain, slice_, create_labels=create_labels)
-            total.counts += report.counts
-            total.refused += report.refused[: total.MOST_REASONS - len(total.refused)]
-            progress.advance(bar, len(slice_))
-    # The reader reports rows before those of the same slice are taken in.
-    total.refused.sort()
-    return total
+        for good, left_out in slices:
+            taken = work(imports.take_in, domain, good, create_labels=create_labels)
+            for row in left_out:
+                taken.note(row.line, row.status, row.reason)
+            total.add(taken)
+            if rows_out is not None:
+                rows_out.writelines(_as_json(row) for row in sorted(taken.rows, key=lambda row: row.line))
+                rows_out.flush()
+            progress.advance(bar, len(taken.rows))
 
 
-def _slices(file: Path, report: imports.ImportReport) -> Iterator[list[imports.ImportRow]]:
-    slice_: list[imports.ImportRow] = []
-    for row in read_labelled(file):
+def _slices(rows: Iterator[LabelledRow | BadRow]) -> Iterator[Slice]:
+    """Some hundred rows at a time: those to take in, masked, and those that are left out."""
+    good: list[imports.ImportRow] = []
+    left_out: list[imports.RowReport] = []
+    for row in rows:
         if isinstance(row, BadRow):
-            report.refuse(row.line, row.reason)
-            continue
-        try:
-            slice_.append(imports.ImportRow(row.line, mask(clean(row.text)), row.label))
-        except (TextEmpty, TextTooLong) as error:
-            report.refuse(row.line, str(error))
-        if len(slice_) == SLICE:
-            yield slice_
-            slice_ = []
-    if slice_:
-        yield slice_
+            left_out.append(imports.RowReport(row.line, "ignored" if row.ignored else "refused", row.reason))
+        else:
+            try:
+                good.append(imports.ImportRow(row.line, mask(clean(row.text)), row.label, row.proposed))
+            except (TextEmpty, TextTooLong) as error:
+                left_out.append(imports.RowReport(row.line, "refused", str(error)))
+        if len(good) + len(left_out) == SLICE:
+            yield good, left_out
+            good, left_out = [], []
+    if good or left_out:
+        yield good, left_out
+
+
+def _as_json(row: imports.RowReport) -> str:
+    said = {"line": row.line, "status": row.status} | ({"reason": row.reason} if row.reason else {})
+    return json.dumps(said, ensure_ascii=False) + "\n"
+
+
+def _note(work: UnitOfWork, domain: str, file: Path, total: imports.ImportReport) -> None:
+    """Put the import into the audit trail, also one that broke off, once anything came of it."""
+    if not total.counts:
+        return
+
+    def write(session: Session) -> None:
+        owner = domains.find(session, domain).id
+        audit.note(
+            session,
+            audit.COMMAND_LINE,
+            "labels.import",
+            sanitise(file.name),
+            domain_id=owner,
+            after=dict(sorted(total.counts.items())),
+        )
+
+    work(write)
+
+
+def _say(total: imports.ImportReport, as_json: bool) -> None:
+    if as_json:
+        print_json({"counts": total.counts, "refused": total.refused})
+        return
+    console.print(", ".join(f"{count} {kind}" for kind, count in sorted(total.counts.items())) or "The file is empty.")
+    for line, reason in total.refused[:MOST_SHOWN]:
+        console.print(f"  line {line}: {reason}", markup=False)
+    if (hidden := total.counts["refused"] - min(MOST_SHOWN, len(total.refused))) > 0:
+        console.print(f"  … and {hidden} more")

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
 from app.db.tables import ModelVersion
-from app.services import activations, domains, versions
+from app.services import activations, audit, domains, versions
 
 app = typer.Typer(help="Model versions: what there is, what serves, and the way back.", no_args_is_help=True)
 
@@ -57,12 +57,11 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
         found = domains.find(session, domain)
         activation = activations.current(session, found)
         version = versions.active(session, found)
-        if version is None:
-            raise AssertionError("an activation without a version")
         return {
-            "version": version.version,
+            "version": version.version if version else None,
             "epoch": activation.epoch,
             "threshold": activation.threshold,
+            "rule_set_revision": activation.rule_set_revision,
             "activated_by": activation.activated_by,
             "reason": activation.reason,
             "activated_at": activation.created_at,
@@ -74,7 +73,7 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
         print_json(shown)
     else:
         console.print(
-            f"{shown['version']}, epoch {shown['epoch']}, threshold {shown['threshold']:.2f}, "
+            f"{shown['version'] or 'rules alone'}, epoch {shown['epoch']}, threshold {shown['threshold']:.2f}, "
             f"by {shown['activated_by']}: {shown['reason']}",
             markup=False,
         )
@@ -90,7 +89,9 @@ def activate_model(
     """Serve a version from now on; every running service has it within a second."""
 
     def flip(session: Session) -> int:
-        return activations.activate(session, version, by="command line", reason=reason, force=force).epoch
+        activation = activations.activate(session, version, by="command line", reason=reason, force=force)
+        audit.note_flip(session, audit.COMMAND_LINE, "version.activate", activation)
+        return activation.epoch
 
     with database(settings()) as work:
         epoch = work(flip)
@@ -110,6 +111,7 @@ def rollback_model(
 
     def back(session: Session) -> tuple[str, int]:
         activation = activations.rollback(session, domain, by="command line", reason=reason)
+        audit.note_flip(session, audit.COMMAND_LINE, "version.rollback", activation)
         version = session.get(ModelVersion, activation.version_id)
         return (version.version if version else "", activation.epoch)
 

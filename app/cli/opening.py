@@ -12,9 +12,11 @@ from rich.console import Console
 from sqlalchemy import Engine
 from sqlalchemy.exc import ArgumentError
 
+from app import logs
 from app.db.schema import is_current
 from app.db.session import UnitOfWork, connect
 from app.errors import SetupError
+from app.services import counters
 from app.settings import Settings
 
 console = Console(highlight=False, soft_wrap=True)
@@ -29,13 +31,11 @@ def settings(**overrides: Any) -> Settings:
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Log for a process that runs on: one line an event, with its time."""
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
-    )
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    """Log as the settings say: one line an event. `level` is what is written where they say nothing."""
+    given = settings()
+    if "log_level" in given.model_fields_set:
+        level = logging.getLevelNamesMapping()[given.log_level.upper()]
+    logs.configure(given.log_format, level)
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def reach(given: Settings) -> Engine:
         SetupError: no database can be meant by it, or its driver is not installed.
     """
     try:
-        return connect(given.url)
+        engine = connect(given.url)
     except (ArgumentError, ValueError) as error:
         # The URL may hold a password: it is not repeated.
         raise SetupError(
@@ -71,6 +71,8 @@ def reach(given: Settings) -> Engine:
         ) from error
     except ImportError as error:
         raise SetupError(f"the database needs the package {error.name}, which is not installed") from error
+    counters.keep_days_in(engine, given.zone)
+    return engine
 
 
 def print_json(value: Any) -> None:

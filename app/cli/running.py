@@ -3,7 +3,6 @@
 What takes a second to import (the web framework, the statistics of the gate) is imported by the command that needs it.
 """
 
-import ipaddress
 import logging
 import os
 import signal
@@ -17,11 +16,12 @@ from typing import Annotated, Any
 
 import typer
 
+from app import logs
 from app.cli.opening import JsonOption, console, database, log_to_stderr, print_json, reach, settings
 from app.db.schema import migrate as migrate_schema
 from app.db.session import UnitOfWork
 from app.errors import IntentError, SetupError
-from app.services import domains
+from app.services import domains, keys, recounting
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.ledger import Ledger
@@ -60,14 +60,20 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
 
     given = settings(host=host, port=port)
     log_to_stderr()
-    with database(given):
-        pass
-    _warn_if_open(given)
+    with database(given) as work:
+        _refuse_open_to_others(given, work)
     listener = _listener(given)
     _stop_with_parent()
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(given), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+            create_app(given),
+            # Our handler writes what the server logs, too.
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            # Nothing here needs the caller's address, and none must become what a header says.
+            proxy_headers=False,
         )
     )
     logger.info("listening on http://%s:%d (API: /docs)", given.host, listener.getsockname()[1])
@@ -112,6 +118,8 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
     log_to_stderr()
     stop = _stopped_by_signals()
     _migrate(given)
+    with database(given) as work:
+        _refuse_open_to_others(given, work)
     service = _start("serve", "--host", given.host, "--port", str(given.port))
     keeper = _start("clock")
     try:
@@ -188,7 +196,7 @@ def _check_timetable(given: Settings) -> None:
         for entry in TIMETABLE.values():
             entry.slots(given)
     except SetupError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(logs.masked(str(error)), err=True)
         raise typer.Exit(2) from error
 
 
@@ -224,7 +232,10 @@ def _migrate(given: Settings) -> None:
     engine = reach(given)
     try:
         migrate_schema(engine)
-        UnitOfWork(engine)(domains.ensure_default)
+        work = UnitOfWork(engine)
+        work(domains.ensure_default)
+        for name in work(recounting.rebuild_missing):
+            logger.info("the figures of domain %s were counted from its questions", name)
     finally:
         engine.dispose()
 
@@ -246,7 +257,9 @@ def _stop_with_parent() -> None:
         return
 
     def wait_for_end() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: its lock, held here, would be a fatal error when the process ends by itself.
+        while os.read(0, 1024):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
@@ -261,12 +274,16 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _warn_if_open(given: Settings) -> None:
-    try:
-        local = ipaddress.ip_address(given.host).is_loopback
-    except ValueError:
-        local = given.host == "localhost"
-    if not local:
-        logger.warning(
-            "whoever reaches %s can read and change everything: put a proxy with a key before it", given.host
+def _refuse_open_to_others(given: Settings, work: UnitOfWork) -> None:
+    """Without keys only this machine may reach the service.
+
+    Raises:
+        SetupError: it would listen where others are, and no key was ever made.
+    """
+    from app.api.loopback import is_loopback
+
+    if not is_loopback(given.host.lower()) and not work.read(keys.any_was_made):
+        raise SetupError(
+            f"others can reach {given.host}, and there is no key: make one first with "
+            "`intentloop keys create --role admin`, or listen on 127.0.0.1"
         )

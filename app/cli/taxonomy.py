@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
 from app.errors import TaxonomyRefused
 from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy, split
-from app.services import domains, taxonomy
+from app.services import audit, domains, taxonomy
 
 app = typer.Typer(help="The labels of a domain.", no_args_is_help=True)
 
@@ -36,7 +36,14 @@ def import_taxonomy(
         raise TaxonomyRefused(f"{file}: {error}") from error
 
     def replace(session: Session) -> int:
-        return len(taxonomy.replace(session, domains.locked(session, domain), specs))
+        found = domains.locked(session, domain)
+        before = taxonomy.summary(session, found)
+        labels = taxonomy.replace(session, found, specs)
+        after = taxonomy.summary(session, found)
+        audit.note(
+            session, audit.COMMAND_LINE, "taxonomy.replace", domain, domain_id=found.id, before=before, after=after
+        )
+        return len(labels)
 
     with database(settings()) as work:
         count = work(replace)

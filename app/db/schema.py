@@ -64,6 +64,11 @@ def _changing(engine: Engine) -> Iterator[Connection]:
             driver.execute("PRAGMA foreign_keys=ON")
 
 
+def head() -> str:
+    """The revision of this release's schema."""
+    return str(ScriptDirectory.from_config(configuration()).get_current_head())
+
+
 def is_current(engine: Engine) -> bool:
     """Whether the database has the schema of this release."""
     wanted = set(ScriptDirectory.from_config(configuration()).get_heads())

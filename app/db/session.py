@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
+
+from app.db.scope import OF_NO_DOMAIN, ScopedSession
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,18 +104,23 @@ def _prepare_sqlite(engine: Engine) -> None:
 
 
 @contextmanager
-def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
-    """One unit of work: commit when the block ends, roll back when it raises."""
+def transaction(
+    engine: Engine, *, read_only: bool = False, domain_ids: frozenset[int] | None = None
+) -> Iterator[Session]:
+    """One unit of work: commit when the block ends, roll back when it raises. `domain_ids` bounds what it sees."""
     bind = engine.execution_options(**{READ_ONLY: True}) if read_only else engine
-    with Session(bind, expire_on_commit=False) as session, session.begin():
+    opened = Session(bind, expire_on_commit=False) if domain_ids is None else ScopedSession(bind, domain_ids)
+    with opened as session, session.begin():
         yield session
 
 
 class UnitOfWork:
     """Runs a service function in a transaction of its own, and the whole of it again when the database says so."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, domain_ids: frozenset[int] | None = None) -> None:
+        """`domain_ids`: the only domains that its services see and change; all of them without it."""
         self.engine = engine
+        self.domain_ids = domain_ids
 
     def __call__(self, service: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`service(session, *args, **kwargs)`, committed.
@@ -125,7 +132,7 @@ class UnitOfWork:
         started = time.monotonic()
         for attempt in range(1, TRIES + 1):
             try:
-                with transaction(self.engine) as session:
+                with transaction(self.engine, domain_ids=self.domain_ids) as session:
                     return service(session, *args, **kwargs)
             except (DBAPIError, StaleDataError) as error:
                 if attempt == TRIES or time.monotonic() - started > LAST_RETRY_SECONDS or not is_transient(error):
@@ -138,7 +145,7 @@ class UnitOfWork:
 
     def read(self, service: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`service(session, …)` without the right to write: on SQLite it waits for no writer."""
-        with transaction(self.engine, read_only=True) as session:
+        with transaction(self.engine, read_only=True, domain_ids=self.domain_ids) as session:
             return service(session, *args, **kwargs)
 
 
@@ -180,10 +187,14 @@ def database_time(session: Session) -> datetime:
     if dialect == "sqlite":
         return datetime.now(UTC)
     if dialect == "postgresql":
-        moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        moment: datetime = session.execute(_time("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(UTC)
-    moment = session.execute(text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
+    moment = session.execute(_time("SELECT UTC_TIMESTAMP(6)")).scalar_one()
     return moment.replace(tzinfo=UTC)
+
+
+def _time(statement: str) -> Executable:
+    return text(statement).execution_options(**{OF_NO_DOMAIN: True})
 
 
 @contextmanager

@@ -1,224 +1,105 @@
-"""Read a file of labelled texts, one row at a time: JSON lines, a JSON array or CSV, plain or gzipped.
+"""Read a file of labelled texts, one row at a time, whichever of the known tools wrote it."""
 
-Three forms are known, told by their keys: `text` and `label` (the whole path in one string), `text` and
-`labels` (the levels of one label, joined here by " > "), `user_input` and `intent_code`.
-"""
-
-import csv
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from app.exchange.pieces import (
-    MAX_FILE_BYTES,
-    MAX_PIECE_BYTES,
-    BadRow,
-    Piece,
-    Source,
-    UnreadableFile,
-    array_elements,
-    lines,
-)
-from app.intent.taxonomy import SEPARATOR
-from app.intent.text import TextEmpty, TextTooLong, clean, normalise
+from app.exchange.columns import MAGIC, parquet_rows
+from app.exchange.delimited import delimited_rows
+from app.exchange.pieces import MAX_FILE_BYTES, BadRow, Piece, Source, UnreadableFile, array_elements, lines
+from app.exchange.rasa import MAX_YAML_BYTES, looks_like_rasa, rasa_rows
+from app.exchange.records import FORMS, read_record
+from app.exchange.rows import LabelledRow, Row
 
-__all__ = ["FORMS", "BadRow", "LabelledRow", "UnreadableFile", "read_labelled"]
+__all__ = ["FORMATS", "BadRow", "LabelledRow", "UnreadableFile", "read_labelled"]
 
-FORMS: Final = (("text", "label"), ("text", "labels"), ("user_input", "intent_code"))
-"""The keys of the text and of its label; the first form that a row has is taken."""
-
-_DELIMITERS = (",", "\t", ";")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_TYPES = {
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "a list",
-    dict: "an object",
-}
+FORMATS: Final = (*FORMS, "csv", "rasa", "parquet")
+"""The names of what can be read. Those of JSON are told apart row by row, the others by how the file begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledRow:
-    """A text as it stands in the file, and its label: normalised levels joined by " > ". `line`: from 1."""
-
-    line: int
-    text: str
-    label: str
-
-
-def read_labelled(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Iterator[LabelledRow | BadRow]:
+def read_labelled(
+    path: Path, *, form: str | None = None, guesses: bool = False, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[LabelledRow | BadRow]:
     """Open the file and return its rows, in order; blank lines are no rows.
 
-    Memory is bounded by one row (1 MB), the whole by `max_bytes` after decompression. A row that cannot be
-    used becomes a `BadRow`, never an exception.
+    Memory is bounded by one row (1 MB) of JSON or CSV, one intent of YAML and some hundred rows of Parquet, the whole
+    by `max_bytes` after decompression (YAML by 64 MiB). A row that cannot be used becomes a `BadRow`, never an
+    exception. `form`: one of `FORMATS`, instead of what the content speaks of. `guesses`: take what a model
+    suggested where no person answered.
 
     Raises:
-        UnreadableFile: the file cannot be opened, is empty, is neither JSON nor CSV with known columns, or is
-            not UTF-8; later, while rows are read: the gzip data is damaged or unpacks to too much.
+        UnreadableFile: the file cannot be opened, is empty, is in no known format, or is not UTF-8; later, while rows
+            are read: the gzip data is damaged or unpacks to too much, or the YAML or Parquet ends being one.
     """
+    if form == "parquet" or (form is None and _is_parquet(path)):
+        return _parquet(path, guesses, max_bytes)
     source = Source(path, max_bytes)
     try:
-        if _looks_like_csv(path, source.head):
-            rows = _csv_rows(source, *_csv_header(source))
+        if form == "rasa" or (form is None and _looks_like_yaml(path, source.head)):
+            source.allow_only(MAX_YAML_BYTES)
+            rows = rasa_rows(source)
+        elif form == "csv" or (form is None and _looks_like_csv(path, source.head)):
+            rows = delimited_rows(source)
         else:
-            rows = _json_rows(array_elements(source) if source.head.startswith(b"[") else lines(source))
+            pieces = array_elements(source) if source.head.startswith(b"[") else lines(source)
+            rows = _json_rows(pieces, form, guesses)
     except UnreadableFile:
         source.close()
         raise
     return _closing(source, rows)
 
 
-def _closing(source: Source, rows: Iterator[LabelledRow | BadRow]) -> Iterator[LabelledRow | BadRow]:
+def _closing(source: Source, rows: Iterator[Row]) -> Iterator[Row]:
     try:
         yield from rows
     finally:
         source.close()
 
 
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except (OSError, ValueError):
+        return False  # said in words by whoever opens it next
+
+
+def _parquet(path: Path, guesses: bool, max_bytes: int) -> Iterator[Row]:
+    if not _is_parquet(path):
+        raise UnreadableFile(f"{path.name} is no Parquet file that can be read")
+    return parquet_rows(path, guesses, max_bytes)
+
+
+def _suffixes(path: Path) -> set[str]:
+    return {suffix.lower() for suffix in path.suffixes}
+
+
+def _looks_like_yaml(path: Path, head: bytes) -> bool:
+    return bool({".yml", ".yaml"} & _suffixes(path)) or looks_like_rasa(head)
+
+
 def _looks_like_csv(path: Path, head: bytes) -> bool:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return bool({".csv", ".tsv"} & set(suffixes)) or not head.startswith((b"{", b"["))
+    return bool({".csv", ".tsv"} & _suffixes(path)) or not head.startswith((b"{", b"["))
 
 
-def _json_rows(pieces: Iterator[Piece | BadRow]) -> Iterator[LabelledRow | BadRow]:
+def _json_rows(pieces: Iterator[Piece | BadRow], form: str | None, guesses: bool) -> Iterator[Row]:
     for piece in pieces:
         if isinstance(piece, BadRow):
             yield piece
         elif piece.text.strip():
-            yield _json_row(piece)
+            yield from _json_row(piece, form, guesses)
 
 
-def _json_row(piece: Piece) -> LabelledRow | BadRow:
+def _json_row(piece: Piece, form: str | None, guesses: bool) -> Iterator[Row]:
     try:
-        parsed = json.loads(piece.text, parse_constant=_refuse_constant)
+        record = json.loads(piece.text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         said = error.msg if isinstance(error, json.JSONDecodeError) else None
-        return BadRow(piece.line, f"not JSON: {said}" if said else "not JSON that can be read")
-    if not isinstance(parsed, dict):
-        return BadRow(piece.line, f"{_type_of(parsed)} instead of an object")
-    return _row(piece.line, parsed)
+        yield BadRow(piece.line, f"not JSON: {said}" if said else "not JSON that can be read")
+        return
+    yield from read_record(piece.line, record, form, guesses)
 
 
 def _refuse_constant(name: str) -> None:
     raise json.JSONDecodeError(f"{name} is no JSON", "", 0)
-
-
-def _csv_header(source: Source) -> tuple[list[str], str]:
-    """The column names, lower case, and the delimiter that parts them."""
-    first = next(lines(source))
-    if isinstance(first, BadRow):
-        raise UnreadableFile(f"the first line of {source.name} is {first.reason}")
-    for delimiter in _DELIMITERS:
-        try:
-            header = [name.strip().lower() for name in next(csv.reader([first.text], delimiter=delimiter), [])]
-        except csv.Error:
-            continue
-        if any({text, label} <= set(header) for text, label in FORMS):
-            return header, delimiter
-    known = ", ".join(f"{text}/{label}" for text, label in FORMS)
-    raise UnreadableFile(f"{source.name} is neither JSON nor CSV with one of these pairs of columns: {known}")
-
-
-class _CsvLines:
-    """The lines of a CSV file for `csv.reader`: where a record begins, and a bound on what it may swallow."""
-
-    def __init__(self, source: Source) -> None:
-        self._lines = lines(source)
-        self.bad: list[BadRow] = []
-        self.number = 1  # the header
-        self.begins = 1
-        self.size = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        for piece in self._lines:
-            self.number += 1
-            if isinstance(piece, BadRow):
-                self.bad.append(BadRow(self.number, piece.reason))
-                continue
-            self.begins = self.begins or self.number
-            self.size += len(piece.text)
-            if self.size > MAX_PIECE_BYTES:
-                raise csv.Error(f"longer than {MAX_PIECE_BYTES} characters")
-            return piece.text + "\n"
-        raise StopIteration
-
-
-def _csv_rows(source: Source, header: list[str], delimiter: str) -> Iterator[LabelledRow | BadRow]:
-    fed = _CsvLines(source)
-    reader = csv.reader(fed, delimiter=delimiter, strict=True)
-    while True:
-        fed.begins = fed.size = 0
-        try:
-            cells = next(reader, None)
-            broken = None
-        except csv.Error as error:
-            cells, broken = [], str(error)
-        yield from fed.bad
-        fed.bad.clear()
-        if cells is None:
-            return
-        if broken:
-            yield BadRow(fed.begins, f"not CSV: {broken}")
-        elif any(cell.strip() for cell in cells):
-            yield _csv_row(fed.begins, header, cells)
-
-
-def _csv_row(line: int, header: list[str], cells: list[str]) -> LabelledRow | BadRow:
-    if len(cells) != len(header):
-        return BadRow(line, f"{len(cells)} columns, the header has {len(header)}")
-    row: dict[str, Any] = dict(zip(header, cells, strict=True))
-    if row.get("labels", "").lstrip().startswith("["):
-        try:
-            row["labels"] = json.loads(row["labels"])
-        except (ValueError, RecursionError):
-            return BadRow(line, "labels is not a JSON list")
-    elif "labels" in row:
-        row["labels"] = row["labels"].split(SEPARATOR)
-    return _row(line, row)
-
-
-def _row(line: int, row: Mapping[str, Any]) -> LabelledRow | BadRow:
-    """One row by the first form whose keys it has."""
-    for text_key, label_key in FORMS:
-        if text_key in row and label_key in row:
-            break
-    else:
-        return BadRow(line, "neither text and label, nor text and labels, nor user_input and intent_code")
-    text, label = row[text_key], row[label_key]
-    levels = label if label_key == "labels" else [label]
-    if not isinstance(levels, list) or not levels:
-        return BadRow(line, f"{label_key} is {_type_of(label) if label != [] else 'empty'} instead of a list of levels")
-    for key, value in ((text_key, text), *((label_key, level) for level in levels)):
-        if reason := _refusal(value):
-            return BadRow(line, f"{key} {reason}")
-    levels = [normalise(level) for level in levels]
-    if len(levels) > 1 and any(SEPARATOR in level for level in levels):
-        return BadRow(line, f"a level of labels holds {SEPARATOR!r}, which parts levels")
-    return LabelledRow(line, text, SEPARATOR.join(levels))
-
-
-def _refusal(value: object) -> str | None:
-    """Why this cannot be a text or a level, or None."""
-    if not isinstance(value, str):
-        return f"is {_type_of(value)} instead of a string"
-    if _UNSTORABLE.search(value):
-        return "holds NUL or half a character (a lone surrogate)"
-    try:
-        clean(value)
-    except TextEmpty:
-        return "is empty"
-    except TextTooLong as error:
-        return f"is too long: {error}"
-    return None
-
-
-def _type_of(value: object) -> str:
-    return _TYPES.get(type(value), "null")

@@ -18,6 +18,7 @@ MAX_FILE_BYTES: Final = 1 << 30
 _CHUNK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+_TELLING_LINES = 3
 _MARK = re.compile(rb'\\.|["{}\[\],\n]', re.DOTALL)
 
 
@@ -27,10 +28,14 @@ class UnreadableFile(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was left out. `line`: where it begins, from 1. `reason`: never holds what the row says."""
+    """A row that was left out. `line`: where it begins, from 1. `reason`: never holds what the row says.
+
+    `ignored`: it is in order and holds no label, like a task that nobody answered yet.
+    """
 
     line: int
     reason: str
+    ignored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,14 @@ class Source:
             raise UnreadableFile(f"{self.name} is UTF-16 or UTF-32; save it as UTF-8")
         if first.startswith(_BOM):
             self.read(len(_BOM))
+        elif _in_another_encoding(first):
+            raise UnreadableFile(f"{self.name} is not UTF-8 but looks like GBK or the like; save it as UTF-8")
         return first.removeprefix(_BOM).lstrip()
+
+    def allow_only(self, max_bytes: int) -> None:
+        """Hold what is still to be read to this bound too."""
+        if max_bytes < self._left:
+            self._left = self._max_bytes = max_bytes
 
     def peek(self) -> bytes:
         """The next bytes, some kilobytes of them, without taking them."""
@@ -187,6 +199,13 @@ class _ArrayCutter:
         self.element.clear()
         self.too_long = False
         self.ended = last
+
+
+def _in_another_encoding(first: bytes) -> bool:
+    """Whether no line is UTF-8 of those that would show it; a few could be damage, which costs only their rows."""
+    # The last line is cut, perhaps within a character.
+    telling = [line for line in first.split(b"\n")[:-1] if not line.isascii()]
+    return len(telling) >= _TELLING_LINES and all(isinstance(_decoded(0, line), BadRow) for line in telling)
 
 
 def _decoded(line: int, raw: bytes) -> Piece | BadRow:

@@ -18,6 +18,7 @@ METHODS: Final[Mapping[str, str]] = {
 """What an answer's `method` says when this tier decided."""
 
 LOGGED_TOPK: Final = 5
+LOGGED_RULES: Final = 50
 
 
 class TierUnavailable(Exception):
@@ -30,7 +31,8 @@ class Verdict:
 
     `confidence` is a calibrated probability in [0, 1], None where the tier has none. `topk` holds label ids
     with their probabilities, best first, and includes the answer. `reason` is for people and never holds the
-    question's text.
+    question's text. `rules` are the ids of the keyword rules that matched. `fuses` names the tiers whose verdicts went
+    into this one: they are evidence for it, and no answers of their own.
 
     Raises:
         ValueError: the confidence is outside of [0, 1] or not a number.
@@ -42,6 +44,8 @@ class Verdict:
     topk: tuple[tuple[int, float], ...] = ()
     reason: str | None = None
     version: str | None = None
+    rules: tuple[int, ...] = ()
+    fuses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
@@ -52,8 +56,8 @@ class Verdict:
         return self.label_id is not None and self.confidence is not None and self.confidence >= threshold
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict as it is logged, with its best `LOGGED_TOPK` labels."""
-        return {
+        """The verdict as it is logged, with its best `LOGGED_TOPK` labels and the first `LOGGED_RULES` rules."""
+        logged = {
             "tier": self.tier,
             "label_id": self.label_id,
             "confidence": None if self.confidence is None else round(self.confidence, 6),
@@ -61,13 +65,19 @@ class Verdict:
             "reason": self.reason,
             "version": self.version,
         }
+        return logged | {"rules": list(self.rules[:LOGGED_RULES])} if self.rules else logged
 
 
 class Tier(Protocol):
-    """A step of the cascade. Its name is one of `METHODS`; a tier may ask others and fuse their verdicts."""
+    """A step of the cascade. Its name is one of `METHODS`."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def fuses(self) -> Sequence[str]:
+        """The tiers before it whose verdicts it takes in: it judges their texts too, however sure they were."""
+        ...
 
     def judge_many(self, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> list[Verdict]:
         """One verdict per text. `earlier`: for each text the verdicts of the tiers asked before, in order.
@@ -87,8 +97,12 @@ class Decision:
 
     @property
     def deciding(self) -> Verdict | None:
-        """The verdict that stood; where none did, the most confident guess, the first of equal ones."""
-        guesses = [verdict for verdict in self.verdicts if verdict.label_id is not None]
+        """The verdict that stood; where none did, the most confident guess, the first of equal ones.
+
+        What another verdict has taken in is part of it, and does not decide beside it.
+        """
+        fused = {tier for verdict in self.verdicts if verdict.label_id is not None for tier in verdict.fuses}
+        guesses = [verdict for verdict in self.verdicts if verdict.label_id is not None and verdict.tier not in fused]
         return max(guesses, key=_surety, default=None)
 
     @property
@@ -129,19 +143,22 @@ def _surety(verdict: Verdict) -> float:
 def decide_many(texts: Sequence[MaskedText], tiers: Sequence[Tier], threshold: float) -> list[Decision]:
     """One decision per text.
 
-    A tier is asked only about the texts whose last verdict does not stand; a broken tier abstains on all of
-    them. `threshold`: the τ of the activation, in [0, 1].
+    A tier is asked only about the texts whose last verdict does not stand or is one that it fuses; a broken tier
+    abstains on all of them. `threshold`: the τ of the activation, in [0, 1].
     """
     verdicts: list[list[Verdict]] = [[] for _ in texts]
-    waiting = list(range(len(texts)))
     for tier in tiers:
+        waiting = [i for i, given in enumerate(verdicts) if _is_asked(tier, given, threshold)]
         if not waiting:
-            break
+            continue
         judged = _judge(tier, [texts[i] for i in waiting], [tuple(verdicts[i]) for i in waiting])
         for i, verdict in zip(waiting, judged, strict=True):
             verdicts[i].append(verdict)
-        waiting = [i for i in waiting if not verdicts[i][-1].stands(threshold)]
     return [Decision(tuple(given), threshold) for given in verdicts]
+
+
+def _is_asked(tier: Tier, given: Sequence[Verdict], threshold: float) -> bool:
+    return not given or not given[-1].stands(threshold) or given[-1].tier in tier.fuses
 
 
 def _judge(tier: Tier, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> Sequence[Verdict]:

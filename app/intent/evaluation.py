@@ -81,12 +81,27 @@ def evaluate(
     A true label that is not among `label_ids` is an error like any other. Intervals are percentile bootstrap intervals
     over texts (Efron & Tibshirani 1993); macro-F1 is taken over the labels that occur in a resample.
     """
+    if len(truth) == 0:
+        return evaluate_answers(truth, np.zeros(0, dtype=np.int64), np.zeros(0), threshold=threshold, rng=rng)
+    predicted = np.asarray(label_ids, dtype=np.int64)[probabilities.argmax(axis=1)]
+    confidence = probabilities.max(axis=1)
+    return evaluate_answers(truth, predicted, confidence, threshold=threshold, rng=rng, resamples=resamples)
+
+
+def evaluate_answers(
+    truth: IntArray,
+    predicted: IntArray,
+    confidence: FloatArray,
+    *,
+    threshold: float,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """`evaluate`, of answers of whatever gave them. `confidence`: shape (n,), in [0, 1]; no answer is label -1 at 0."""
     truth = np.asarray(truth, dtype=np.int64)
     if len(truth) == 0:
         nothing = Figure(None)
         return Evaluation(0, nothing, nothing, nothing, nothing, nothing, float(threshold), (), (), ())
-    predicted = np.asarray(label_ids, dtype=np.int64)[probabilities.argmax(axis=1)]
-    confidence = probabilities.max(axis=1)
     right, above = predicted == truth, confidence >= threshold
     once, weights = np.ones((1, len(truth))), resample_weights(len(truth), resamples, rng)
     answers = encode(truth, predicted)

@@ -32,6 +32,8 @@ LEAST_SHARE: Final = 0.001
 class Fusion:
     """score(label) = scale · log p(label) + Σ weights of the matching rules of the label; confidences are its softmax.
 
+    A label that the model does not know has the floor in place of its scaled log-probability.
+
     Args:
         scale: above 0.
         floor: stands for scale · log p where the model does not know the label and a matching rule speaks for it; at
@@ -87,9 +89,16 @@ def fuse(
     return ids, fused
 
 
-def fallback_fusion(rules: Iterable[Rule]) -> Fusion:
-    """The fusion where nothing can be fitted: the model as it is, and what each rule is trusted beforehand."""
-    weights = {rule.rule_id: PRIOR_TRUST[kind_of(rule)] * evidence_of(rule, LEAST_SHARE) for rule in rules}
+def fallback_fusion(rules: Iterable[Rule], label_ids: Sequence[int] = ()) -> Fusion:
+    """The fusion where nothing can be fitted: the model as it is, and what each rule is trusted beforehand.
+
+    `label_ids`: the labels that the model knows. A rule for another one is trusted whole: nothing is counted twice.
+    """
+    known = set(label_ids)
+    weights = {
+        rule.rule_id: (PRIOR_TRUST[kind_of(rule)] if rule.label_id in known else 1.0) * evidence_of(rule, LEAST_SHARE)
+        for rule in rules
+    }
     return Fusion(weights=weights)
 
 

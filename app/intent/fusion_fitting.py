@@ -30,7 +30,10 @@ _SCALE_PENALTY: Final = 5.0
 _TRUST_PENALTY: Final = 300.0
 _OWN_PENALTY: Final = 3.0
 _LEAST_SCALE: Final = 0.05
-_KINDS: Final = tuple(sorted(PRIOR_TRUST))
+# Rules for a label that the model does not know are a kind of their own: nothing that they say is counted twice.
+_NEW_LABEL: Final = "new label"
+_TRUST: Final = {**PRIOR_TRUST, _NEW_LABEL: 1.0}
+_KINDS: Final = tuple(sorted(_TRUST))
 
 # The score of a label that nothing speaks for.
 _NEVER: Final = -1e6
@@ -76,7 +79,7 @@ class _Problem:
     @property
     def prior(self) -> FloatArray:
         """The point before anything was seen: the scale, the trust in each kind, what each rule has of its own."""
-        trust = [PRIOR_TRUST[kind] for kind in _KINDS]
+        trust = [_TRUST[kind] for kind in _KINDS]
         return np.array([1.0, *trust, *np.zeros(len(self.evidence))])
 
     @property
@@ -129,8 +132,8 @@ def fit_fusion(
 
     A rule weighs  trust(kind) · evidence + its own. The evidence is its naive-Bayes weight, logit(precision) -
     logit(share of its label). Trust is drawn to `PRIOR_TRUST`, what a rule has of its own to 0, the scale to 1, each by
-    an L2 penalty: a logistic regression, convex. So few texts leave the prior as it is, and a rule for a label of which
-    there are no texts yet keeps its say.
+    an L2 penalty: a logistic regression, convex. So few texts leave the prior as it is. A rule for a label that the
+    model does not know is trusted whole: with the floor its evidence comes to its precision.
 
     Args:
         probabilities: of the model, out of fold; shape (n, n_columns).
@@ -140,7 +143,7 @@ def fit_fusion(
         seed: deals the texts to the folds of `FittedFusion`'s answers.
     """
     if not len(truth) or not len(column_label_ids):
-        return FittedFusion(fallback_fusion(rules), np.empty(0), np.empty(0, dtype=np.int64))
+        return FittedFusion(fallback_fusion(rules, column_label_ids), np.empty(0), np.empty(0, dtype=np.int64))
     problem, label_ids = _problem(probabilities, column_label_ids, truth, hits, rules)
     point = _fit(problem)
     weights = problem.weights(point)
@@ -172,6 +175,8 @@ def _problem(
     logs[:, :known] = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
     labels, counts = np.unique(np.asarray(truth, dtype=np.int64), return_counts=True)
     share = dict(zip(labels.tolist(), (counts / n).tolist(), strict=True))
+    share |= dict.fromkeys(list(columns)[known:], LEAST_SHARE)
+    kinds = [kind_of(rule) if columns[rule.label_id] < known else _NEW_LABEL for rule in rules]
     problem = _Problem(
         logs,
         offsets,
@@ -180,7 +185,7 @@ def _problem(
         speaks_for[numbers],
         numbers,
         np.array([evidence_of(rule, share.get(rule.label_id, LEAST_SHARE)) for rule in rules], dtype=np.float64),
-        np.array([_KINDS.index(kind_of(rule)) for rule in rules], dtype=np.int64),
+        np.array([_KINDS.index(kind) for kind in kinds], dtype=np.int64),
     )
     return problem, np.array(list(columns), dtype=np.int64)
 

@@ -32,12 +32,14 @@ class Rival:
 
 @dataclass(frozen=True, slots=True)
 class FirstProof:
-    """Out-of-fold figures in [0, 1] of a first version, and of always answering the most frequent label."""
+    """Out-of-fold figures in [0, 1] of a first version, of always answering the most frequent label, and of rules."""
 
     accuracy: float
     macro_f1: float
     majority_accuracy: float
     majority_macro_f1: float
+    # None where the domain has no rules.
+    rules_macro_f1: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def judge(truth: IntArray, candidate: IntArray, rivals: Sequence[Rival], rng: np
 
 
 def judge_first(proof: FirstProof, gold: int) -> GateDecision:
-    """A first version has no rival: out of fold it must beat always answering the most frequent label.
+    """A first version has no rival: out of fold it must beat the most frequent label, and not fall below the rules.
 
     Its macro-F1 must be higher and its accuracy no lower: where one label is nearly everything, nobody can be right
     more often than by answering it. `gold`: labelled gold texts.
@@ -107,6 +109,11 @@ def judge_first(proof: FirstProof, gold: int) -> GateDecision:
         against.append(
             f"Out of fold its accuracy of {proof.accuracy:.3f} is below the {proof.majority_accuracy:.3f} "
             "of always answering the most frequent label."
+        )
+    if proof.rules_macro_f1 is not None and proof.macro_f1 < proof.rules_macro_f1:
+        against.append(
+            f"Out of fold its macro-F1 of {proof.macro_f1:.3f} is below the {proof.rules_macro_f1:.3f} "
+            "of the rules that answer without it."
         )
     return GateDecision(not against, _evidence(gold), tuple(against))
 

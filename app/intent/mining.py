@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-import ahocorasick
 import numpy as np
 
 from app.intent.arrays import FloatArray, IntArray
-from app.intent.ngram_features import has_han
+from app.intent.proportions import wilson
 from app.intent.rule_evidence import (
     MiningOptions,
     assign_folds,
     count_folds,
     log_odds,
     out_of_fold_evidence,
-    wilson_lower,
 )
+from app.intent.rule_matching import WordFinder
 from app.intent.rule_words import WordCutter
 from app.intent.text import MaskedText, text_key
 
@@ -29,9 +28,6 @@ MAX_EXAMPLES: Final = 5
 
 _LEAST_TEXTS: Final = 2
 """Words of a single text can be counted on no other."""
-
-_WHOLE: Final = 0.8
-"""Share of the texts with a word's letters in which it must stand as a word: `art` is also in `start` and `party`."""
 
 _PAIRED_WORDS: Final = 24
 """Words of one text that are paired with each other, the most typical of its label: 276 pairs, however long it is."""
@@ -45,8 +41,7 @@ class MinedRule:
     """A rule, and what is known about it from texts that it was not mined on.
 
     Args:
-        all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches the texts that hold all of
-            them, anywhere.
+        all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches texts that hold all.
         support: texts that it was counted on.
         precision: share of them that have its label.
         precision_lower: lower end of Wilson's 95 % interval of the precision.
@@ -89,7 +84,7 @@ def mine_rules(
 
     A candidate speaks for the label that most of its texts have. It is mined on all folds but one and counted on that
     one, for each fold in turn; what has too little support or precision then goes, and what better rules of the same
-    label say already. Words are looked for anywhere in a text, as in serving, also inside of longer words.
+    label say already. A text holds a word where serving would find it: see `app.intent.rules.contains`.
 
     Args:
         texts: distinct texts, none of them gold.
@@ -116,20 +111,15 @@ def _words(folded: Sequence[str], cutter: WordCutter) -> _Candidates:
     known = sorted(word for word, count in met.items() if count >= _LEAST_TEXTS)
     if not known:
         return _Candidates([], [])
-    automaton = ahocorasick.Automaton()
-    for number, word in enumerate(known):
-        automaton.add_word(word, number)
-    automaton.make_automaton()
-    matches = [sorted({number for _, number in automaton.iter(text)}) for text in folded]
+    # What serving finds, so that the evidence is about what will be served.
+    finder = WordFinder(known)
+    known = finder.words
+    matches = [sorted(finder.found(text)) for text in folded]
     numbers = np.array([number for matched in matches for number in matched], dtype=np.int64)
     order = np.argsort(numbers, kind="stable")
     texts = np.repeat(np.arange(len(folded)), [len(matched) for matched in matches])[order]
     holders = np.split(texts, np.cumsum(np.bincount(numbers, minlength=len(known)))[:-1])
-    kept = [
-        number
-        for number, word in enumerate(known)
-        if len(holders[number]) and (has_han(word) or met[word] >= _WHOLE * len(holders[number]))
-    ]
+    kept = [number for number in range(len(known)) if len(holders[number])]
     return _Candidates([(known[number],) for number in kept], [holders[number] for number in kept])
 
 
@@ -193,7 +183,7 @@ def _rules(
     counts = count_folds(numbers, texts, speaks_for, several, targets, assign_folds(targets, options))
     evidence = out_of_fold_evidence(counts, options)
     scores, precisions = evidence.log_odds, evidence.precision
-    lower = [wilson_lower(int(r), int(s)) for r, s in zip(evidence.right, evidence.support, strict=True)]
+    lower = [wilson(int(r), int(s))[0] for r, s in zip(evidence.right, evidence.support, strict=True)]
     enough = [int(k) for k in np.flatnonzero(evidence.suffices(options))]
     plainness = [(not user_words >= set(words), len(words), words) for words in candidates.words]
     enough.sort(key=lambda k: (-lower[k], -scores[k], plainness[k]))

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from app.intent.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class DomainState:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One activation, whole: the artifact, the threshold fitted for it, and today's names of its labels.
+    """One activation, whole: artifact, rules, the fusion and threshold fitted for both, today's names of the labels.
 
     `paths` maps the id of every label that ever was in the domain to its path today; an artifact that names another id
     is refused.
@@ -30,3 +33,6 @@ class Release:
     artifact_digest: str | None
     threshold: float
     paths: Mapping[int, str]
+    rule_set_revision: int | None = None
+    rules: tuple[Rule, ...] = ()
+    fusion: Mapping[str, Any] | None = None

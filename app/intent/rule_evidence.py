@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Final
 
 import numpy as np
@@ -20,8 +19,6 @@ LEAST_LOG_ODDS: Final = 1.28
 
 LEAST_LOG_ODDS_OF_SEVERAL: Final = 1.96
 """The same for several words together: one of forty. There are many more of them, so more are lucky."""
-
-_Z95: Final = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +122,6 @@ def log_odds(matched: IntArray, right: IntArray, of_label: IntArray, texts: IntA
     with_word, without, elsewhere_with, elsewhere_without = np.log(cells)
     scores: FloatArray = (with_word - without - elsewhere_with + elsewhere_without) / np.sqrt((1.0 / cells).sum(axis=0))
     return scores
-
-
-def wilson_lower(right: float, counted: float) -> float:
-    """The lower end of Wilson's 95 % interval of a share: 0 where nothing was counted."""
-    if counted <= 0:
-        return 0.0
-    share = right / counted
-    centre = share + _Z95**2 / (2 * counted)
-    spread = _Z95 * sqrt(share * (1 - share) / counted + _Z95**2 / (4 * counted**2))
-    return max(0.0, (centre - spread) / (1 + _Z95**2 / counted))
 
 
 def expected_precision(precision: float, support: int) -> float:

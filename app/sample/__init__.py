@@ -1,4 +1,4 @@
-"""The bundled sample domain: its taxonomy and its labelled questions, all written by us."""
+"""The bundled sample domain: its taxonomy, its labelled questions and a few keyword rules, all written by us."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +18,11 @@ def taxonomy() -> dict[str, Any]:
     guidelines = _read("guidelines.yaml")
     labels = parse_taxonomy(_read("labels.yaml"))
     return {"labels": [{"path": label.path, "guideline": guidelines[label.path]} for label in labels]}
+
+
+def rules() -> list[dict[str, str]]:
+    """Keyword rules written by hand: `keyword` and `intent`, the label's path."""
+    return [dict(rule) for rule in _read("rules.yaml")]
 
 
 @cache

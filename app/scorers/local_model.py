@@ -1,11 +1,13 @@
-"""The discriminative tier: the domain's own trained model."""
+"""The discriminative tier: the domain's own trained model, fused with what the keyword rules say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from app.intent.arrays import FloatArray
 from app.intent.cascade import Verdict
+from app.intent.fusion import Fusion, fuse
+from app.intent.rules import Rule
 from app.intent.text import MaskedText
 from app.scorers.artifact import Scorer
 
@@ -13,32 +15,52 @@ MOST_TOPK = 20
 
 
 class LocalModel:
-    """Judges texts with a loaded artifact; its confidence is calibrated by the artifact."""
+    """Judges texts with a loaded artifact. Its confidence is calibrated: by the artifact, or by the fusion."""
 
     name = "discriminative"
+    fuses: Sequence[str] = ("rules",)
 
-    def __init__(self, scorer: Scorer, version: str) -> None:
+    def __init__(
+        self, scorer: Scorer, version: str, *, rules: Sequence[Rule] = (), fusion: Fusion | None = None
+    ) -> None:
+        """`rules` and `fusion` belong together: the weights were fitted for these rules and this artifact."""
         self._scorer = scorer
         self._version = version
+        self._rules: Mapping[int, Rule] = {rule.rule_id: rule for rule in rules}
+        self._fusion = fusion
 
-    def judge_many(
-        self,
-        texts: Sequence[MaskedText],
-        earlier: Sequence[Sequence[Verdict]],  # noqa: ARG002 - the first tier has nobody before it
-    ) -> list[Verdict]:
-        """One verdict per text: the best label, and the best `MOST_TOPK`."""
-        return [self._verdict(row) for row in self._scorer.probabilities(texts)]
+    def judge_many(self, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> list[Verdict]:
+        """One verdict per text: the best label, and the best `MOST_TOPK`.
 
-    def _verdict(self, probabilities: FloatArray) -> Verdict:
+        `earlier` may hold a verdict of the rules for each text; without one the model answers alone.
+        """
+        answers = self._scorer.probabilities(texts)
+        said = [_said_by_rules(verdicts) for verdicts in earlier] if earlier else [None] * len(texts)
+        return [self._verdict(row, rules) for row, rules in zip(answers, said, strict=True)]
+
+    def _verdict(self, probabilities: FloatArray, rules: Verdict | None) -> Verdict:
+        label_ids: Sequence[int] = self._scorer.label_ids
+        reason = None
+        if self._fusion is not None:
+            matched = [self._rules[rule_id] for rule_id in rules.rules] if rules is not None else []
+            if matched:
+                alone = int(probabilities.argmax())
+                reason = f"the model alone: label {label_ids[alone]} with {probabilities[alone]:.3f}"
+            label_ids, probabilities = fuse(probabilities, label_ids, matched, self._fusion)
         # Stable, so that of two equal labels the same one wins in every process.
         best = np.argsort(-probabilities, kind="stable")[:MOST_TOPK]
-        topk = tuple((self._scorer.label_ids[i], float(probabilities[i])) for i in best)
+        topk = tuple((label_ids[i], float(probabilities[i])) for i in best)
         label_id, confidence = topk[0]
         return Verdict(
             tier=self.name,
             label_id=label_id,
             confidence=min(1.0, confidence),
             topk=topk,
-            reason=None,
+            reason=reason,
             version=self._version,
+            fuses=(rules.tier,) if rules is not None else (),
         )
+
+
+def _said_by_rules(verdicts: Sequence[Verdict]) -> Verdict | None:
+    return next((verdict for verdict in verdicts if verdict.tier in LocalModel.fuses), None)

@@ -1,12 +1,25 @@
-"""Flips: choose the version that serves, and go back when it was a mistake."""
+"""Flips: choose the version and the rules that serve, and go back when it was a mistake."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import CursorResult, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, ModelActivation, ModelVersion, now
+from app.db.tables import Domain, KeywordRule, ModelActivation, ModelVersion, now
 from app.errors import NotFound, NothingToRollBack, StaleEpoch, VersionUnusable
 from app.intent.training import rollback_target
 from app.services import domains
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """What a version serves with: a revision of the rules, and the fusion and threshold fitted for the two."""
+
+    threshold: float
+    rule_set_revision: int | None = None
+    fusion: Mapping[str, Any] | None = None
 
 
 def activate(
@@ -18,7 +31,7 @@ def activate(
     seen_epoch: int | None = None,
     force: bool = False,
 ) -> ModelActivation:
-    """Make a version the one that serves; the active one stays as it is.
+    """Make a version the one that serves, with what it served with last; the active one stays as it is.
 
     Raises:
         NotFound: no such version.
@@ -40,7 +53,10 @@ def activate(
     _refuse_stale(domain, seen_epoch)
     if domain.active_version_id == version.id:
         return current(session, domain)
-    return flip(session, domain, version, threshold=version.threshold, by=by, reason=reason)
+    pairing = last_pairing(session, version)
+    # Rules may have come and gone since: the clock proves today's with this version.
+    domain.rules_due = pairing.rule_set_revision is not None or _has_active_rules(session, domain.id)
+    return flip(session, domain, version, pairing, by=by, reason=reason)
 
 
 def rollback(
@@ -48,6 +64,7 @@ def rollback(
 ) -> ModelActivation:
     """Go back to the version before the current one in the history of activations, one more with each call.
 
+    It serves as it did last, with the rules, the fusion and the threshold of then: its answers are the same to the bit.
     What is left is never activated by itself again, and versions that could not be loaded are passed over.
 
     Raises:
@@ -64,21 +81,24 @@ def rollback(
     if left is not None and left.status != "failed":
         left.status = "rolled_back"
         left.reason = f"rolled back by {by}: {reason}"
-    threshold = _threshold_as_it_was(session, domain.id, target.id)
-    return flip(session, domain, target, threshold=threshold, by=by, reason=reason, kind="rollback")
+    # Until a person changes a rule again: proving today's rules at once would undo what was just gone back to.
+    domain.rules_due = False
+    return flip(session, domain, target, last_pairing(session, target), by=by, reason=reason, kind="rollback")
 
 
 def flip(
     session: Session,
     domain: Domain,
-    version: ModelVersion,
+    version: ModelVersion | None,
+    pairing: Pairing,
     *,
-    threshold: float,
     by: str,
     reason: str,
     kind: str = "activate",
 ) -> ModelActivation:
     """Point the domain at a version: compare-and-set on the epoch, then the flags, then one append-only row.
+
+    Without a version the domain's rules answer alone. `kind` is `activate`, `rules` (the version stays) or `rollback`.
 
     Raises:
         StaleEpoch: another flip was faster.
@@ -87,36 +107,79 @@ def flip(
     result = session.execute(
         update(Domain)
         .where(Domain.id == domain.id, Domain.epoch == seen)
-        .values(active_version_id=version.id, epoch=seen + 1),
+        .values(active_version_id=version.id if version else None, epoch=seen + 1),
         execution_options={"synchronize_session": False},
     )
     assert isinstance(result, CursorResult)
     if result.rowcount != 1:
         raise StaleEpoch(f"domain {domain.name!r} was flipped by another at this moment")
     session.refresh(domain)
+    if version is None or not version.is_active:
+        _hand_over(session, domain, version)
+    activation = ModelActivation(
+        domain_id=domain.id,
+        epoch=domain.epoch,
+        kind=kind,
+        version_id=version.id if version else None,
+        threshold=pairing.threshold,
+        rule_set_revision=pairing.rule_set_revision,
+        fusion=dict(pairing.fusion) if pairing.fusion is not None else None,
+        activated_by=by,
+        reason=reason[:255],
+    )
+    session.add(activation)
+    session.flush()
+    if pairing.fusion is not None:
+        _note_weights(session, pairing.fusion)
+    return activation
+
+
+def _has_active_rules(session: Session, domain_id: int) -> bool:
+    statement = select(KeywordRule.id).where(KeywordRule.domain_id == domain_id, KeywordRule.status == "active")
+    return session.scalar(statement.limit(1)) is not None
+
+
+def _note_weights(session: Session, fusion: Mapping[str, Any]) -> None:
+    """Write on each rule what it weighs now, for people who read the table."""
+    weights = [{"id": int(rule_id), "confidence_boost": weight} for rule_id, weight in fusion["weights"].items()]
+    known = set(session.scalars(select(KeywordRule.id).where(KeywordRule.id.in_([row["id"] for row in weights]))))
+    rows = sorted((row for row in weights if row["id"] in known), key=lambda row: int(row["id"]))
+    if rows:
+        session.execute(update(KeywordRule), rows)
+
+
+def _hand_over(session: Session, domain: Domain, version: ModelVersion | None) -> None:
     for former in session.scalars(
         select(ModelVersion).where(ModelVersion.domain_id == domain.id, ModelVersion.is_active.is_(True))
     ):
         former.is_active = None
     # The database allows one active version: the former must be written before the next.
     session.flush()
+    if version is None:
+        return
     version.is_active = True
     version.activated_at = now()
     if version.status == "rolled_back":
         # A person chose it again: only the loop by itself must not.
         version.status, version.reason = "passed", None
-    activation = ModelActivation(
-        domain_id=domain.id,
-        epoch=domain.epoch,
-        kind=kind,
-        version_id=version.id,
-        threshold=threshold,
-        activated_by=by,
-        reason=reason[:255],
+
+
+def pairing_of(activation: ModelActivation) -> Pairing:
+    """What this activation paired its version with."""
+    return Pairing(activation.threshold, activation.rule_set_revision, activation.fusion)
+
+
+def last_pairing(session: Session, version: ModelVersion) -> Pairing:
+    """What the version served with last; for one that never did, what it was proved with."""
+    last = session.scalar(
+        select(ModelActivation)
+        .where(ModelActivation.domain_id == version.domain_id, ModelActivation.version_id == version.id)
+        .order_by(ModelActivation.epoch.desc())
+        .limit(1)
     )
-    session.add(activation)
-    session.flush()
-    return activation
+    if last is not None:
+        return pairing_of(last)
+    return Pairing(version.threshold, version.rule_set_revision, version.fusion)
 
 
 def current(session: Session, domain: Domain) -> ModelActivation:
@@ -157,12 +220,3 @@ def _version_before(session: Session, domain: Domain) -> ModelVersion | None:
         epoch += 1
         history.append((epoch, target_id, "rollback"))
     return None
-
-
-def _threshold_as_it_was(session: Session, domain_id: int, version_id: int) -> float:
-    return session.scalars(
-        select(ModelActivation.threshold)
-        .where(ModelActivation.domain_id == domain_id, ModelActivation.version_id == version_id)
-        .order_by(ModelActivation.epoch.desc())
-        .limit(1)
-    ).one()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -21,7 +20,7 @@ from app.errors import (
     TaxonomyEmpty,
 )
 from app.intent.taxonomy import SEPARATOR, TaxonomyInvalid, parse_taxonomy
-from app.services import domains, intake, taxonomy, texts
+from app.services import counting, domains, intake, rule_usage, taxonomy, texts
 
 # Beyond so many twins one statement would hold the labeler up: the clock brings them the label.
 MOST_TWINS = 1000
@@ -86,8 +85,11 @@ def submit(
 def apply(session: Session, text: Text, annotation: Annotation) -> int:
     """Make this annotation the text's label, and return how many questions carry it."""
     if annotation.id is None:
+        counting.judge(annotation, text)
         session.add(annotation)
         session.flush()
+    counting.judged(session, text, annotation)
+    before = rule_usage.label_of(text)
     changed = text.label_id != annotation.label_id or text.proposed_label != annotation.proposed_label
     text.state = "labelled"
     text.label_id = annotation.label_id
@@ -102,6 +104,7 @@ def apply(session: Session, text: Text, annotation: Annotation) -> int:
         # A batch that holds the old label keeps it, frozen; the new one waits for the next batch.
         text.training_status, text.claimed_by = "pending", None
     _end_lease(session, text)
+    rule_usage.judge(session, text, before=before)
     return _project(session, text)
 
 
@@ -295,7 +298,8 @@ def _refuse_if_leased(session: Session, text: Text, labeler_id: str, lease_token
     if lease is None or lease.expires_at <= database_time(session):
         return
     if lease.labeler_id != labeler_id:
-        raise Leased("another labeler holds this question", lease_expires_at=_iso(lease.expires_at))
+        until = lease.expires_at.isoformat().replace("+00:00", "Z")
+        raise Leased("another labeler holds this question", lease_expires_at=until)
     # Two people under one name: the one whose lease ran out must not answer over the other's shoulder.
     if lease_token is not None and lease_token != lease.token:
         raise LeaseLost("this lease ended, and the question was leased anew under the same labeler_id")
@@ -309,10 +313,13 @@ def _end_lease(session: Session, text: Text) -> None:
 
 
 def _clear(session: Session, text: Text) -> None:
+    before = rule_usage.label_of(text)
+    counting.judged(session, text, None)
     text.state, text.label_id, text.annotation_id = "unlabelled", None, None
     text.labelled_at = text.label_source = text.proposed_label = None
     text.training_status, text.claimed_by = "pending", None
     _requeue(text)
+    rule_usage.judge(session, text, before=before)
     _project(session, text)
 
 
@@ -389,7 +396,3 @@ def _skippers(session: Session, text_id: int) -> Sequence[str]:
         .where(Annotation.text_id == text_id, Annotation.kind == "skip", ~_retracted(retraction))
         .distinct()
     ).all()
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, func, insert, or_, select, update
+from sqlalchemy import CursorResult, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.session import database_time
 from app.db.tables import BatchItem, Domain, ModelVersion, Text, TrainingBatch
 from app.errors import BatchState, ClaimLost, NoTexts, NotFound, NothingNew
 from app.intent.training import Due, due, retry_delay
-from app.services import domains, members, taxonomy
+from app.services import domains, members, taxonomy, trainable
+from app.services.trainable import Trainable
 
 LIVE = ("training", "evaluating")
 
@@ -27,6 +28,7 @@ class OpeningRule:
     small_labels: int = 20
     small_days: float = 7.0
     retry_delays_seconds: Sequence[float] = (60.0, 300.0, 1500.0)
+    extract_keywords: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +104,17 @@ def open_batch(
     return batch
 
 
-def whether_due(session: Session, domain: Domain, rule: OpeningRule) -> Due:
-    """Whether the clock should open a batch now, how many labels are missing, and in words why not."""
-    pending = members.trainable(domain.id) & (Text.training_status == "pending")
-    new, oldest = session.execute(select(func.count(Text.id), func.min(Text.labelled_at)).where(pending)).one()
-    labelled = session.scalar(select(func.count(Text.id)).where(members.trainable(domain.id))) or 0
+def whether_due(session: Session, domain: Domain, rule: OpeningRule, known: Trainable | None = None) -> Due:
+    """Whether the clock should open a batch now, how many labels are missing, and in words why not.
+
+    `known`: what there is to train on, for who only tells it; looked up without it.
+    """
+    found = known or trainable.looked_up(session, domain.id)
     moment = database_time(session)
     decision = due(
-        new=new,
-        oldest_new_age_days=(moment - oldest).total_seconds() / 86_400 if oldest else 0.0,
-        labelled=labelled - new,
+        new=found.new,
+        oldest_new_age_days=(moment - found.oldest).total_seconds() / 86_400 if found.oldest else 0.0,
+        labelled=found.total - found.new,
         floor=rule.labels,
         share=rule.share,
         small=rule.small_labels,
@@ -119,11 +122,11 @@ def whether_due(session: Session, domain: Domain, rule: OpeningRule) -> Due:
     )
     if not decision.open:
         return decision
-    waiting = _held_back(session, domain, rule, moment)
+    waiting = _held_back(session, domain, rule, moment, found)
     return Due(False, 0, waiting) if waiting else decision
 
 
-def _held_back(session: Session, domain: Domain, rule: OpeningRule, moment: datetime) -> str | None:
+def _held_back(session: Session, domain: Domain, rule: OpeningRule, moment: datetime, found: Trainable) -> str | None:
     """Why a batch that has its labels must wait all the same, or None."""
     recent = session.scalars(
         select(TrainingBatch)
@@ -133,7 +136,7 @@ def _held_back(session: Session, domain: Domain, rule: OpeningRule, moment: date
     ).all()
     if any(batch.training_status in ("queued", *LIVE) for batch in recent):
         return "a batch of this domain is queued or running"
-    if one_class := members.one_class_reason(session, domain):
+    if one_class := members.one_class_reason(found.per_label):
         return one_class
     failures = 0
     for batch in recent:
@@ -161,7 +164,7 @@ def open_due(session: Session, domain_name: str, rule: OpeningRule) -> TrainingB
     if not whether_due(session, domain, rule).open:
         return None
     batch = open_batch(session, domain_name, opened_by="clock")
-    return run(session, batch.batch_id)
+    return run(session, batch.batch_id, auto_extract_keywords=rule.extract_keywords)
 
 
 def find(session: Session, batch_id: str) -> TrainingBatch:

@@ -1,14 +1,15 @@
 """Domains: make one, find one, and hold one still while something about it is decided."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, Label, ModelActivation, ModelVersion
+from app.db.tables import Domain, Label, ModelActivation, ModelVersion, RuleSet
 from app.errors import DomainExists, DomainNotFound, Malformed, TaskUnsupported
 from app.intent.releases import DomainState, Release
+from app.intent.rules import Rule, rule_from_json
 
 DEFAULT = "default"
 # Names stand in ids of batches and versions, in paths and in file names.
@@ -23,6 +24,7 @@ def create(
     keep_text: bool = True,
     gate: str = "auto",
     recipe: str = "ngram",
+    rule_policy: str = "auto",
 ) -> Domain:
     """Make a domain without labels.
 
@@ -37,7 +39,7 @@ def create(
         raise TaskUnsupported(f"a {task} domain cannot be trained yet: only single_label domains can be made")
     if session.scalar(select(Domain.id).where(Domain.name == name)) is not None:
         raise DomainExists(f"domain {name!r} exists")
-    domain = Domain(name=name, task=task, keep_text=keep_text, gate=gate, recipe=recipe)
+    domain = Domain(name=name, task=task, keep_text=keep_text, gate=gate, recipe=recipe, rule_policy=rule_policy)
     session.add(domain)
     session.flush()
     return domain
@@ -107,11 +109,29 @@ def release(session: Session, domain_id: int) -> Release:
     state = DomainState(domain.id, domain.name, domain.task, domain.keep_text, domain.epoch, domain.taxonomy_version)
     rows = session.execute(select(Label.id, Label.path).where(Label.domain_id == domain_id)).all()
     paths = dict(rows)
-    if domain.active_version_id is None:
+    if domain.epoch == 0:
         return Release(state, None, None, None, 1.0, paths)
-    version, threshold = session.execute(
-        select(ModelVersion, ModelActivation.threshold)
-        .join(ModelActivation, ModelActivation.version_id == ModelVersion.id)
+    activation, version = session.execute(
+        select(ModelActivation, ModelVersion)
+        .outerjoin(ModelVersion, ModelActivation.version_id == ModelVersion.id)
         .where(ModelActivation.domain_id == domain_id, ModelActivation.epoch == domain.epoch)
     ).one()
-    return Release(state, version.id, version.version, version.artifact_digest, threshold, paths)
+    return Release(
+        state,
+        version.id if version else None,
+        version.version if version else None,
+        version.artifact_digest if version else None,
+        activation.threshold,
+        paths,
+        activation.rule_set_revision,
+        tuple(_rules(session, domain_id, activation.rule_set_revision)),
+        activation.fusion,
+    )
+
+
+def _rules(session: Session, domain_id: int, revision: int | None) -> Iterator[Rule]:
+    if revision is not None:
+        frozen = session.scalars(
+            select(RuleSet.rules).where(RuleSet.domain_id == domain_id, RuleSet.revision == revision)
+        ).one()
+        yield from map(rule_from_json, frozen)

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import BatchItem, Domain, Label, Text, TrainingBatch, UserQuestion
 from app.errors import BatchState, OneClass
+from app.services import counting
 
 LEAST_TEXTS_PER_LABEL = 2
 PAGE = 1000
@@ -69,6 +70,7 @@ def of_role(session: Session, domain: Domain, labels: Mapping[int, str], role: s
 def claim(session: Session, batch: TrainingBatch, text_ids: Sequence[int]) -> None:
     """Mark these texts, which the caller has locked, as held by the batch."""
     for page in _pages(text_ids):
+        counting.trained(session, page, "claimed")
         session.execute(
             update(Text).where(Text.id.in_(page)).values(training_status="claimed", claimed_by=batch.id),
             execution_options=_BLIND,
@@ -112,14 +114,9 @@ def has_label_beside(session: Session, domain: Domain, batch: TrainingBatch) -> 
     return session.scalar(statement) is not None
 
 
-def one_class_reason(session: Session, domain: Domain) -> str | None:
-    """In words that a batch opened now would be refused for its one class, or None."""
-    counts = session.execute(
-        select(Text.label_id, func.count(Text.id))
-        .where(trainable(domain.id), Text.training_status.in_(["pending", "used"]))
-        .group_by(Text.label_id)
-    ).all()
-    if sum(count >= LEAST_TEXTS_PER_LABEL for _, count in counts) < 2:
+def one_class_reason(per_label: Mapping[int, int]) -> str | None:
+    """In words that a batch with so many texts of each label would be refused for its one class, or None."""
+    if sum(count >= LEAST_TEXTS_PER_LABEL for count in per_label.values()) < 2:
         return "fewer than two labels have two texts to train on"
     return None
 
@@ -155,6 +152,7 @@ def end_claim(session: Session, batch_pk: int, status: str) -> None:
         select(Text.id).where(Text.claimed_by == batch_pk).order_by(Text.id).with_for_update(key_share=True)
     ).all()
     for page in _pages(claimed):
+        counting.trained(session, page, status)
         session.execute(
             update(UserQuestion).where(UserQuestion.text_id.in_(page)).values(training_status=status),
             execution_options=_BLIND,

@@ -9,6 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.db.session import database_time
 from app.db.tables import JobRun, Replica
+from app.services import counters
+
+COUNTER = "job_run"
 
 
 def begin(session: Session, job: str, scheduled_for: datetime, *, worker: str) -> int | None:
@@ -32,16 +35,26 @@ def begin(session: Session, job: str, scheduled_for: datetime, *, worker: str) -
 
 def finish(session: Session, run_id: int, *, detail: dict[str, Any] | None = None, error: str | None = None) -> None:
     """Close a run, unless it was given up for dead meanwhile."""
-    session.execute(
+    outcome = "failed" if error else "done"
+    result = session.execute(
         update(JobRun)
         .where(JobRun.id == run_id, JobRun.outcome == "running")
         .values(
-            outcome="failed" if error else "done",
+            outcome=outcome,
             detail=detail,
             error=error[:4000] if error else None,
             finished_at=database_time(session),
         )
     )
+    assert isinstance(result, CursorResult)
+    if result.rowcount:
+        _count(session, session.scalars(select(JobRun.job).where(JobRun.id == run_id)).all(), outcome)
+
+
+def _count(session: Session, jobs: Sequence[str], outcome: str) -> None:
+    day = counters.day_of(session, database_time(session))
+    for job in jobs:
+        counters.add(session, counters.INSTALLATION, COUNTER, f"{job}/{outcome}", day=day)
 
 
 def beat(session: Session, run_ids: Sequence[int]) -> None:
@@ -53,17 +66,25 @@ def beat(session: Session, run_ids: Sequence[int]) -> None:
 def reap(session: Session, *, lost_after_seconds: float) -> int:
     """Mark the runs that gave no sign of life for so long as died, and return how many."""
     line = database_time(session) - timedelta(seconds=lost_after_seconds)
-    result = session.execute(
-        update(JobRun)
+    # Locked, so that of two that look at once one marks and counts a run.
+    lost = session.execute(
+        select(JobRun.id, JobRun.job)
         .where(JobRun.outcome == "running", JobRun.heartbeat_at < line)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not lost:
+        return 0
+    session.execute(
+        update(JobRun)
+        .where(JobRun.id.in_([run_id for run_id, _ in lost]))
         .values(
             outcome="died",
             error="its process gave no sign of life: it died or was stopped",
             finished_at=database_time(session),
         )
     )
-    assert isinstance(result, CursorResult)
-    return int(result.rowcount)
+    _count(session, [job for _, job in lost], "died")
+    return len(lost)
 
 
 def last_slot(session: Session, job: str) -> datetime | None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, Text
 from app.intent.selection import gold_draw, gold_share, interleave
+from app.services import counting
 from app.services.texts import fresh_priority
 
 GOLD_REASON = "part of the uniform sample by which versions are judged"
@@ -127,6 +128,7 @@ def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Gen
         select(Text.id).where(waiting, Text.id.in_(drawn)).order_by(Text.id).with_for_update(key_share=True)
     ).all()
     _place(session, [*open_gold, *chosen], [float(priority or 0.0) for priority in top], rng)
+    counting.queued(session, domain.id, len(chosen))
     session.execute(
         update(Text)
         .where(Text.id.in_(chosen))

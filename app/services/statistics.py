@@ -1,36 +1,50 @@
-"""The figures of a domain: what was asked, answered, labelled and trained, and what is missing for the next batch."""
+"""The figures of a domain: what was asked, answered, labelled and trained, and what is missing for the next batch.
 
-from dataclasses import asdict
-from typing import Any
+Read from counters and from tables that grow with batches and rules, never from questions or texts: `/stats` costs the
+same whatever was asked.
+"""
 
-from sqlalchemy import func, select
+from collections.abc import Mapping
+from statistics import median
+from typing import Any, Final
+
+from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, Label, ModelVersion, Text, TrainingBatch, UserQuestion
-from app.services import batches, members, queue, runs, versions
+from app.db.tables import Domain, KeywordRule, Label, ModelVersion, TrainingBatch, UserQuestion
+from app.intent.proportions import wilson
+from app.services import batches, counters, counting, periods, runs, trainable, versions
+from app.services.counters import Figures
 
 CLOCK_ALIVE_SECONDS = 15.0
+DAYS: Final = 30
+MOST_UNFOLDED: Final = 10_000
+MOST_DURATIONS: Final = 100
+_UNFOLDED: Final = "unfolded"
 
 
-def of_domain(session: Session, domain: Domain, rule: batches.OpeningRule) -> dict[str, Any]:
-    """All figures of one domain, read in one transaction."""
-    questions = _questions(session, domain.id)
-    texts = _texts(session, domain.id)
+def of_domain(session: Session, domain: Domain, rule: batches.OpeningRule, *, days: int = DAYS) -> dict[str, Any]:
+    """All figures of one domain, read in one transaction; those by day for the last `days`, today included."""
+    totals = counters.totals(session, domain.id, beside=_unfolded(domain.id))
     active = versions.active(session, domain)
-    asked = questions["questions"]
+    labels = _paths(session, domain.id)
     return {
         "domain": domain.name,
-        **questions,
-        **texts,
-        "label_rate": questions["labelled"] / asked if asked else 0.0,
-        "queue": queue.length(session, domain.id) if domain.keep_text else 0,
-        "by_label": _by_label(session, domain.id),
+        **_questions(totals),
+        **_texts(totals),
+        "queue": _one(totals, counting.QUEUED) if domain.keep_text else 0,
+        "by_label": _by_path(totals.get(counting.TEXT_LABEL, {}), labels),
+        "answers": _answers(totals),
+        "by_answer": _by_path(totals.get(counting.ANSWER, {}), labels),
+        "live_accuracy": _live_accuracy(totals, active),
         "active_version": active.version if active else None,
         "epoch": domain.epoch,
         "versions": [_quality(version) for version in versions.listing(session, domain.id, limit=50)],
-        "batches": _batches(session, domain.id),
-        "next_batch": _next_batch(session, domain, rule),
+        "rules": _rules(session, domain.id),
+        **_batches(session, domain.id),
+        "next_batch": _next_batch(session, domain, rule, totals),
         "clock_running": clock_running(session),
+        **periods.of_domain(session, domain.id, days=days),
     }
 
 
@@ -39,56 +53,156 @@ def clock_running(session: Session) -> bool:
     return bool(runs.replicas(session, role="clock", alive_seconds=CLOCK_ALIVE_SECONDS))
 
 
-def _questions(session: Session, domain_id: int) -> dict[str, Any]:
-    rows = session.execute(
-        select(UserQuestion.method, UserQuestion.is_labeled, func.count())
-        .where(UserQuestion.domain_id == domain_id)
-        .group_by(UserQuestion.method, UserQuestion.is_labeled)
-    ).all()
-    by_method: dict[str, int] = {}
-    for method, _, count in rows:
+def _unfolded(domain_id: int) -> Any:
+    """Questions that were answered a moment ago and are folded, and so counted, within the next one."""
+    # The front of an index, whatever was asked before; bounded, for a backlog that nobody folds.
+    waiting = (
+        select(UserQuestion.domain_id, UserQuestion.method)
+        .where(UserQuestion.text_id.is_(None))
+        .limit(MOST_UNFOLDED)
+        .subquery()
+    )
+    return (
+        select(literal(_UNFOLDED), waiting.c.method, func.count())
+        .where(waiting.c.domain_id == domain_id)
+        .group_by(waiting.c.method)
+    )
+
+
+def _one(totals: Figures, name: str, key: str = "") -> int:
+    return totals.get(name, {}).get(key, 0)
+
+
+def share(part: int, whole: int) -> float | None:
+    """A ratio in [0, 1], or None of nothing."""
+    return part / whole if whole else None
+
+
+def _questions(totals: Figures) -> dict[str, Any]:
+    by_method = dict(totals.get(counting.METHOD, {}))
+    for method, count in totals.get(_UNFOLDED, {}).items():
         by_method[method] = by_method.get(method, 0) + count
+    asked, labelled = sum(by_method.values()), _one(totals, counting.LABELLED)
     return {
-        "questions": sum(by_method.values()),
-        "labelled": sum(count for _, labelled, count in rows if labelled),
-        "by_method": by_method,
+        "questions": asked,
+        "labelled": labelled,
+        "label_rate": labelled / asked if asked else 0.0,
+        "by_method": dict(sorted(by_method.items())),
     }
 
 
-def _texts(session: Session, domain_id: int) -> dict[str, Any]:
+def _answers(totals: Figures) -> dict[str, Any]:
+    stands, to_person = _one(totals, counting.STANDS), _one(totals, counting.TO_PERSON)
+    served, llm_calls = stands + to_person, _one(totals, counting.LLM)
+    return {
+        "served": served,
+        "external": _one(totals, counting.SOURCE, "external"),
+        "above_threshold": stands,
+        "above_threshold_share": share(stands, served),
+        "to_person": to_person,
+        "to_person_share": share(to_person, served),
+        "llm_calls": llm_calls,
+        "llm_call_rate": share(llm_calls, served),
+        "outside_taxonomy": _one(totals, counting.ANSWER, counting.OUTSIDE),
+    }
+
+
+def _texts(totals: Figures) -> dict[str, Any]:
+    found = totals.get(counting.TEXT, {})
+
+    def both(state: str) -> int:
+        return found.get(state, 0) + found.get(state + counting.GOLD, 0)
+
+    return {
+        "texts": sum(found.values()),
+        "texts_labelled": both("labelled"),
+        "texts_skipped": both("skipped"),
+        "gold_labelled": found.get("labelled" + counting.GOLD, 0),
+        "gold_candidates": found.get("unlabelled" + counting.GOLD, 0),
+    }
+
+
+def _paths(session: Session, domain_id: int) -> dict[str, str]:
+    rows = session.execute(select(Label.id, Label.path).where(Label.domain_id == domain_id))
+    return {str(label_id): path for label_id, path in rows}
+
+
+def _by_path(counts: Mapping[str, int], paths: Mapping[str, str]) -> dict[str, int]:
+    """Counts by label, the most frequent first."""
+    named = [(paths[key], count) for key, count in counts.items() if key in paths and count]
+    return dict(sorted(named, key=lambda entry: (-entry[1], entry[0])))
+
+
+def _live_accuracy(totals: Figures, active: ModelVersion | None) -> dict[str, Any]:
+    judged, agreed = totals.get(counting.JUDGED, {}), totals.get(counting.AGREED, {})
+    return {
+        "overall": accuracy(sum(agreed.values()), sum(judged.values())),
+        "active_version": accuracy(agreed.get(active.version, 0), judged.get(active.version, 0)) if active else None,
+    }
+
+
+def accuracy(right: int, counted: int) -> dict[str, Any]:
+    """A share of right answers with its 95 % interval."""
+    low, high = wilson(right, counted)
+    return {"judged": counted, "right": right, "accuracy": share(right, counted), "low": low, "high": high}
+
+
+def _rules(session: Session, domain_id: int) -> dict[str, Any]:
+    """Over the rules of a domain: as many rows as it has rules, whatever was asked."""
     rows = session.execute(
-        select(Text.state, Text.is_gold, func.count())
-        .where(Text.domain_id == domain_id)
-        .group_by(Text.state, Text.is_gold)
+        select(
+            KeywordRule.status,
+            func.count(),
+            func.sum(KeywordRule.usage_count),
+            func.sum(KeywordRule.judged_count),
+            func.sum(KeywordRule.success_count),
+        )
+        .where(KeywordRule.domain_id == domain_id)
+        .group_by(KeywordRule.status)
+        .order_by(KeywordRule.status)
     ).all()
-    counts = {(state, bool(gold)): count for state, gold, count in rows}
+    usage, judged, success = (int(sum(column)) for column in list(zip(*rows, strict=True))[2:] or ((), (), ()))
     return {
-        "texts": sum(counts.values()),
-        "texts_labelled": counts.get(("labelled", False), 0) + counts.get(("labelled", True), 0),
-        "texts_skipped": counts.get(("skipped", False), 0) + counts.get(("skipped", True), 0),
-        "gold_labelled": counts.get(("labelled", True), 0),
-        "gold_candidates": counts.get(("unlabelled", True), 0),
+        "by_status": {row[0]: row[1] for row in rows},
+        "usage": usage,
+        "judged": judged,
+        "success": success,
+        "success_rate": share(success, judged),
     }
 
 
-def _by_label(session: Session, domain_id: int) -> dict[str, int]:
+def _batches(session: Session, domain_id: int) -> dict[str, Any]:
     rows = session.execute(
-        select(Label.path, func.count())
-        .join(Text, Text.label_id == Label.id)
-        .where(Text.domain_id == domain_id)
-        .group_by(Label.path)
-        .order_by(func.count().desc(), Label.path)
-    )
-    return dict(rows.all())
-
-
-def _batches(session: Session, domain_id: int) -> dict[str, int]:
-    rows = session.execute(
-        select(TrainingBatch.training_status, func.count())
+        select(TrainingBatch.training_status, TrainingBatch.outcome, func.count())
         .where(TrainingBatch.domain_id == domain_id)
-        .group_by(TrainingBatch.training_status)
+        .group_by(TrainingBatch.training_status, TrainingBatch.outcome)
+        .order_by(TrainingBatch.training_status, TrainingBatch.outcome)
+    ).all()
+    by_status: dict[str, int] = {}
+    for status, _, count in rows:
+        by_status[status] = by_status.get(status, 0) + count
+    completed, failed = by_status.get("completed", 0), by_status.get("failed", 0)
+    return {
+        "batches": by_status,
+        "training": {
+            "finished": completed + failed,
+            "success_rate": share(completed, completed + failed),
+            "by_outcome": {outcome: count for _, outcome, count in rows if outcome is not None},
+            "median_seconds": _median_seconds(session, domain_id),
+        },
+    }
+
+
+def _median_seconds(session: Session, domain_id: int) -> float | None:
+    """How long the last batches took that ended with a version."""
+    times = session.execute(
+        select(TrainingBatch.started_at, TrainingBatch.finished_at)
+        .where(TrainingBatch.domain_id == domain_id, TrainingBatch.training_status == "completed")
+        .order_by(TrainingBatch.id.desc())
+        .limit(MOST_DURATIONS)
     )
-    return dict(rows.all())
+    seconds = [(end - start).total_seconds() for start, end in times if start is not None and end is not None]
+    return round(median(seconds), 3) if seconds else None
 
 
 def _quality(version: ModelVersion) -> dict[str, Any]:
@@ -109,15 +223,12 @@ def _quality(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _next_batch(session: Session, domain: Domain, rule: batches.OpeningRule) -> dict[str, Any]:
-    decision = batches.whether_due(session, domain, rule)
-    pending = session.scalar(
-        select(func.count(Text.id)).where(members.trainable(domain.id), Text.training_status == "pending")
-    )
-    answer = asdict(decision)
+def _next_batch(session: Session, domain: Domain, rule: batches.OpeningRule, totals: Figures) -> dict[str, Any]:
+    known = trainable.from_counters(session, domain.id, totals)
+    decision = batches.whether_due(session, domain, rule, known)
     return {
-        "labels_new": pending or 0,
-        "labels_missing": answer["missing"],
-        "due": answer["open"],
-        "reason": answer["reason"],
+        "labels_new": known.new,
+        "labels_missing": decision.missing,
+        "due": decision.open,
+        "reason": decision.reason,
     }

@@ -1,13 +1,15 @@
 """The labels of a domain: import them, list them, and find the one that a person named."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, Label
+from app.db.tables import Domain, KeywordRule, Label
 from app.errors import LevelsInsteadOfLabel, Malformed, TaxonomyEmpty, TooManyLabels, UnknownLabel
 from app.intent.taxonomy import SEPARATOR, LabelSpec, near_labels, taxonomy_digest
+from app.services import rule_sets
 
 # Where questions go that no label fits; it collects proposals and never leaves the taxonomy.
 OTHER = "其他"
@@ -38,7 +40,7 @@ def add(session: Session, domain: Domain, path: str) -> Label:
     """Add one label, or wake a retired one. The domain must be locked."""
     label = session.scalar(select(Label).where(Label.domain_id == domain.id, Label.path == path))
     if label is None:
-        position = session.scalar(select(func.count()).where(Label.domain_id == domain.id)) or 0
+        position = session.scalar(select(func.count(Label.id)).where(Label.domain_id == domain.id)) or 0
         label = Label(domain_id=domain.id, path=path, position=position, since_version=domain.taxonomy_version + 1)
         session.add(label)
     elif label.status == "active":
@@ -47,6 +49,12 @@ def add(session: Session, domain: Domain, path: str) -> Label:
     session.flush()
     _changed(session, domain, domain.taxonomy_version + 1)
     return label
+
+
+def summary(session: Session, domain: Domain) -> dict[str, Any]:
+    """The taxonomy in a few words, for the audit trail: equal ones have equal digests."""
+    count = len(active(session, domain.id))
+    return {"version": domain.taxonomy_version, "labels": count, "digest": domain.taxonomy_digest}
 
 
 def active(session: Session, domain_id: int) -> Sequence[Label]:
@@ -101,6 +109,9 @@ def _changed(session: Session, domain: Domain, version: int) -> Sequence[Label]:
         domain.taxonomy_version = version
         domain.taxonomy_digest = digest
         session.flush()
+        if session.scalar(select(KeywordRule.id).where(KeywordRule.domain_id == domain.id).limit(1)) is not None:
+            # The rules of a label that left, or came back.
+            rule_sets.mark_changed(session, domain)
     return labels
 
 

@@ -14,6 +14,7 @@ from app.intent.selection import (
     margin_from_topk,
     random_priority,
 )
+from app.services import counting, rule_usage
 
 FOLD_SIZE = 1000
 
@@ -68,8 +69,10 @@ def fold(session: Session, *, limit: int = FOLD_SIZE) -> int:
         row = {"text_id": text.id, "priority": text.priority, "priority_reason": text.reason}
         row |= labels.get(text.id, _UNLABELLED | {"training_status": _of_question(text)})
         rows.extend(row | {"question_id": question.question_id} for question in asked)
+    counting.asked(session, questions)
     session.flush()
     session.execute(update(UserQuestion), rows)
+    rule_usage.count_usage(session, questions)
     session.expire_all()
     return len(questions)
 
@@ -122,6 +125,10 @@ def make(question: UserQuestion) -> Text:
         training_status="pending",
         train_allowed=False,
         count=0,
+        # Written out, so that they are known when they change.
+        priority=None,
+        label_id=None,
+        proposed_label=None,
     )
 
 
@@ -135,6 +142,9 @@ def _count(text: Text, asked: Sequence[UserQuestion]) -> None:
     if text.question_id is None:
         text.question_id = asked[0].question_id
     newest = asked[-1]
+    # Frozen by a label: a rule is judged by the labels that came after it had matched, never by those it was mined on.
+    if text.state != "labelled" and (hits := rule_usage.newest_hits(asked)) is not None:
+        text.rule_hits = hits
     if newest.topk or not text.topk:
         text.topk = newest.topk
         text.intents, text.confidence = newest.intents, newest.confidence

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, ModelActivation, ModelVersion
 from app.errors import NotFound
-from app.services import activations, batches, domains
+from app.services import activations, batches, domains, rule_sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Proof:
     artifact_digest: str
     model_path: str
     evaluation: dict[str, Any]
-    threshold: float
+    pairing: activations.Pairing
     temperature: float | None
     train_count: int
     passed: bool
@@ -48,7 +48,9 @@ def register(session: Session, claimed: batches.Claimed, proof: Proof) -> ModelV
         reason=" ".join(proof.reasons) or None,
         evaluation=proof.evaluation,
         temperature=proof.temperature,
-        threshold=proof.threshold,
+        threshold=proof.pairing.threshold,
+        rule_set_revision=proof.pairing.rule_set_revision,
+        fusion=dict(proof.pairing.fusion) if proof.pairing.fusion is not None else None,
         train_count=proof.train_count,
     )
     session.add(version)
@@ -57,7 +59,8 @@ def register(session: Session, claimed: batches.Claimed, proof: Proof) -> ModelV
     outcome = "activated" if flips else "passed" if proof.passed else "refused"
     batches.complete(session, claimed.batch.id, claimed.token, outcome=outcome, version=version)
     if flips:
-        activations.flip(session, domain, version, threshold=version.threshold, by="clock", reason="passed the gate")
+        pairing = rule_sets.of_today(session, domain, proof.pairing)
+        activations.flip(session, domain, version, pairing, by="clock", reason="passed the gate")
     return version
 
 

@@ -110,6 +110,11 @@ class Classifier(Generic[Logged]):
         finally:
             self._in_flight -= 1
 
+    @property
+    def waiting(self) -> int:
+        """How many questions wait for the model."""
+        return self._inference.waiting
+
     async def require(self, domain: str) -> None:
         """Look for a domain, in the database too when this process does not know it yet.
 

@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.intent.cascade import Tier
+from app.intent.fusion import fusion_from_json
 from app.intent.releases import Release
 from app.intent.text import MaskedText
 from app.scorers import load_scorer
 from app.scorers.artifact import ArtifactCorrupt, Scorer, check_reference_answers, verify
-from app.scorers.local_model import LocalModel
+from app.scorers.keyword_rules import KeywordRules
+from app.scorers.tiers import tiers_of
 
 logger = logging.getLogger(__name__)
 
 # Kept loaded beside the active one, so that a rollback needs no file.
 KEPT_SCORERS = 3
+KEPT_RULE_SETS = 3
 WARM_UP = (MaskedText("你好"), MaskedText("warm up"), MaskedText("1"))
 
 
@@ -44,6 +47,8 @@ class Runtime:
         self._artifacts = artifacts
         self._loaded: Mapping[str, Loaded] = {}
         self._scorers: OrderedDict[str, Scorer] = OrderedDict()
+        # By domain and revision, which is never given twice.
+        self._rule_sets: OrderedDict[tuple[int, int], KeywordRules] = OrderedDict()
         self._swapping = threading.Lock()
 
     def find(self, domain: str) -> Loaded | None:
@@ -62,11 +67,14 @@ class Runtime:
             LoadFailed: nothing was switched.
         """
         with self._swapping:
-            tiers: tuple[Tier, ...] = ()
-            if release.version is not None and release.artifact_digest is not None:
+            scorer: Scorer | None = None
+            if release.artifact_digest is not None:
                 scorer = self._scorer(release.artifact_digest)
                 _refuse_unknown_labels(scorer.label_ids, release.paths)
-                tiers = (LocalModel(scorer, release.version),)
+            fusion = fusion_from_json(release.fusion) if release.fusion is not None else None
+            tiers: tuple[Tier, ...] = tiers_of(
+                scorer, release.version, rules=release.rules, fusion=fusion, compiled=self._compiled(release)
+            )
             self._loaded = {**self._loaded, release.state.name: Loaded(release, tiers)}
 
     def answer_without_model(self, release: Release) -> None:
@@ -78,6 +86,24 @@ class Runtime:
             state = replace(release.state, epoch=0)
             bare = Release(state, None, None, None, 1.0, release.paths)
             self._loaded = {**self._loaded, state.name: Loaded(bare, ())}
+
+    def _compiled(self, release: Release) -> KeywordRules | None:
+        if not release.rules or release.rule_set_revision is None:
+            return None
+        key = (release.state.domain_id, release.rule_set_revision)
+        known = self._rule_sets.get(key)
+        if known is None:
+            try:
+                known = KeywordRules(release.rules)
+                known.judge_many(WARM_UP, ())
+            except Exception as error:  # Rules were checked when they were saved; what slips through stops no domain.
+                reason = f"rule set {release.rule_set_revision} could not be compiled: {type(error).__name__}"
+                raise LoadFailed(reason, corrupt=False) from error
+            self._rule_sets[key] = known
+        self._rule_sets.move_to_end(key)
+        while len(self._rule_sets) > KEPT_RULE_SETS + len(self._loaded):
+            self._rule_sets.popitem(last=False)
+        return known
 
     def _scorer(self, digest: str) -> Scorer:
         known = self._scorers.get(digest)

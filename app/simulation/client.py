@@ -89,6 +89,19 @@ class Client:
         answer = self._object("PUT", f"{LOOP}/taxonomy", params={"domain": self.domain}, json=taxonomy)
         return [label["label"] for label in answer["labels"] if label.get("status", "active") == "active"]
 
+    def add_rule(self, rule: Mapping[str, Any]) -> None:
+        """Add a keyword rule: `keyword` and `intent`."""
+        self._object("POST", f"{LOOP}/keywords", json={**rule, "domain": self.domain})
+
+    def activate_rule(self, rule_id: int) -> None:
+        """Let a rule serve, as a person does who has looked at its evidence."""
+        self._object("PATCH", f"{LOOP}/keywords/{rule_id}", json={"status": "active"})
+
+    def rules(self, *, status: str, limit: int = 500) -> list[dict[str, Any]]:
+        """The keyword rules of this status."""
+        items: list[dict[str, Any]] = self._get("/keywords", status=status, limit=limit)["items"]
+        return items
+
     def open_batch(self, description: str) -> str | None:
         """Open a batch of all new labels and tell it to run; None when there is no new label."""
         body = {"domain": self.domain, "description": description}

@@ -13,7 +13,7 @@ from rich.text import Text
 from app.simulation.client import Client
 from app.simulation.curve import Point
 from app.simulation.show import Screen
-from app.simulation.versions import Account, Interval, VersionRow
+from app.simulation.versions import Account, Interval, RuleAccount, VersionRow
 
 # Narrow enough for a terminal of 80 columns.
 COLUMNS = (
@@ -117,12 +117,40 @@ def story(told: Account) -> list[str]:
             f"{_change(told.first.tally.fresh_accuracy, told.last.tally.fresh_accuracy)}."
         )
     lines.append(f"{told.versions} versions were trained, {told.refused} of them refused by the gate.")
+    lines += _of_rules(told.rules) if told.rules else []
     if told.confused:
         pairs = "; ".join(f"{_leaf(truth)} taken for {_leaf(answer)} ({n}×)" for truth, answer, n in told.confused)
         lines.append(f"It still confuses: {pairs}.")
     lines.append(f"{told.asked} questions were answered; {told.failed} of {told.requests} requests failed.")
     lines += [f"  {what}: {count}×" for what, count in told.failures.items()]
     return lines
+
+
+def _of_rules(rules: RuleAccount) -> list[str]:
+    lines = []
+    if rules.answered_without_model:
+        lines.append(
+            f"Before the first version rules answered {rules.answered_without_model} of {rules.asked_without_model} "
+            f"questions, {_share(rules.right_without_model, rules.answered_without_model)} of those rightly."
+        )
+    lines.append(
+        f"{rules.by_hand} rules by hand and {rules.mined} mined ones serve, {rules.waiting} wait for a person. They "
+        f"matched {rules.used} times; of {rules.judged} such texts that were labelled, the unsure ones first, "
+        f"{_share(rules.agreed, rules.judged)} agreed."
+    )
+    if rules.with_rules is not None and rules.model_alone is not None:
+        lines.append(
+            f"Macro-F1 on gold of the last version: {rules.model_alone:.3f} by the model alone, "
+            f"{rules.with_rules:.3f} with the rules."
+        )
+    if rules.best:
+        used = "; ".join(f"{word} → {_leaf(label)} ({times}×, {source})" for word, label, times, source in rules.best)
+        lines.append(f"Most used: {used}.")
+    return lines
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "–"
 
 
 def _change(first: float | None, last: float | None) -> str:

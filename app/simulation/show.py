@@ -18,6 +18,10 @@ LAST_VERSION_SECONDS: Final = 6.0
 
 BATCH_SECONDS: Final = 180.0
 
+LEAST_PRECISION: Final = 0.9
+LEAST_SUPPORT: Final = 4
+MOST_REVIEWED: Final = 8
+
 Screen = Callable[[Sequence[VersionRow], str], None]
 """Shows the rows of the table and one sentence about what happens at this moment."""
 
@@ -50,6 +54,8 @@ def show(client: Client, screen: Screen, *, pace: Pace, seed: int) -> Account:
     """
     rows = sample.questions()
     client.put_taxonomy(sample.taxonomy())
+    for rule in sample.rules():
+        client.add_rule(rule)
     traffic = Traffic(
         client,
         {row.text: row.label for row in rows},
@@ -78,9 +84,13 @@ def _follow(
 ) -> None:
     """Look and show until all is done."""
     idle_since = deadline = None
+    looked_at = 0
     while True:
         stats = client.stats()
         _refuse_failures(client, stats)
+        if len(stats["versions"]) > looked_at:
+            looked_at = len(stats["versions"])
+            _review_rules(client)
         rows = book.rows(stats, traffic.tallies(), client.loaded_version())
         busy = labeler.working or _training(stats) > 0 or any(row.state == "loading" for row in rows)
         screen(rows, _sentence(stats, oracle, labeler))
@@ -97,6 +107,14 @@ def _follow(
         time.sleep(LOOK_SECONDS)
 
 
+def _review_rules(client: Client) -> None:
+    """Once for each version, activate the best of the mined rules that wait, as a person would by their evidence."""
+    waiting = [rule for rule in client.rules(status="candidate") if rule["source"] == "mined"]
+    good = [rule for rule in waiting if rule["precision"] >= LEAST_PRECISION and rule["support"] >= LEAST_SUPPORT]
+    for rule in sorted(good, key=lambda rule: (-rule["precision_lower"], rule["id"]))[:MOST_REVIEWED]:
+        client.activate_rule(rule["id"])
+
+
 def _refuse_failures(client: Client, stats: Mapping[str, Any]) -> None:
     """The clock would try a failed batch again in a minute; a demonstration says so instead of waiting."""
     batch = client.newest_batch() if stats["batches"].get("failed") else None
@@ -111,7 +129,11 @@ def _training(stats: Mapping[str, Any]) -> int:
 
 
 def _sentence(stats: Mapping[str, Any], oracle: Oracle, labeler: PacedOracle) -> str:
-    said = f"{stats['questions']} questions logged, {oracle.answered} texts labelled"
+    rules = stats["rules"]
+    said = (
+        f"{stats['questions']} questions logged, {oracle.answered} texts labelled; "
+        f"{rules['by_status'].get('active', 0)} rules serve, used {rules['usage']} times"
+    )
     if _training(stats):
         return f"{said}; a batch is training while the service answers"
     if labeler.working:

@@ -41,6 +41,53 @@ class VersionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleAccount:
+    """What the keyword rules did.
+
+    `judged` texts that a rule had matched were labelled by a person, and in `agreed` of them the rule was right.
+    `with_rules` and `model_alone` are the last version's macro-F1 on gold, None where it was not measured.
+    `best`: keyword, label, questions matched and source, the most used first.
+    """
+
+    by_hand: int
+    mined: int
+    waiting: int
+    # Questions before the first version, and those of them that rules answered, and answered rightly.
+    asked_without_model: int
+    answered_without_model: int
+    right_without_model: int
+    used: int
+    judged: int
+    agreed: int
+    with_rules: float | None
+    model_alone: float | None
+    best: tuple[tuple[str, str, int, str], ...]
+
+
+def rule_account(
+    active: Sequence[Mapping[str, Any]], waiting: int, evaluation: Mapping[str, Any], without_model: Tally
+) -> RuleAccount:
+    """Sum up the rules that serve at the end. `evaluation`: of the last version that served."""
+    used = sorted(active, key=lambda rule: (-rule["usage_count"], rule["keyword"]))
+    alone = (evaluation.get("rules") or {}).get("model_alone") or {}
+    gold = interval((evaluation.get("gold") or {}).get("macro_f1"))
+    return RuleAccount(
+        by_hand=sum(rule["source"] == "manual" for rule in active),
+        mined=sum(rule["source"] == "mined" for rule in active),
+        waiting=waiting,
+        asked_without_model=without_model.asked,
+        answered_without_model=without_model.methods["keyword_fallback"],
+        right_without_model=without_model.correct,
+        used=sum(rule["usage_count"] for rule in active),
+        judged=sum(rule["judged_count"] for rule in active),
+        agreed=sum(rule["success_count"] for rule in active),
+        with_rules=gold.value if gold else None,
+        model_alone=alone.get("macro_f1"),
+        best=tuple((rule["keyword"], rule["intent"], rule["usage_count"], rule["source"]) for rule in used[:5]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """What the demonstration comes to. `first` and `last`: the first and the last version that served."""
 
@@ -53,6 +100,7 @@ class Account:
     requests: int
     failed: int
     failures: Mapping[str, int]
+    rules: RuleAccount | None = None
 
     @property
     def confused(self) -> list[tuple[str, str, int]]:
@@ -130,4 +178,11 @@ def account(rows: Sequence[VersionRow], *, labels: int, client: Client) -> Accou
         requests=client.sent,
         failed=client.failed,
         failures=dict(client.failures),
+        rules=_rules(client, served[-1].version, rows[0].tally) if served else None,
     )
+
+
+def _rules(client: Client, version: str, without_model: Tally) -> RuleAccount:
+    evaluation = client.version(version)["evaluation"]
+    waiting = len(client.rules(status="candidate"))
+    return rule_account(client.rules(status="active"), waiting, evaluation, without_model)

@@ -85,7 +85,7 @@ def upgrade() -> None:
         sa.Column("value", sa.String(length=128), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
-        sa.CheckConstraint("kind IN ('user', 'question', 'text')", name=op.f("ck_intent_tombstones_kind")),
+        sa.CheckConstraint("kind IN ('user', 'question', 'before')", name=op.f("ck_intent_tombstones_kind")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_intent_tombstones")),
         sa.UniqueConstraint("kind", "value", name=op.f("uq_intent_tombstones_kind_value")),
         **OPTIONS,
@@ -160,6 +160,15 @@ def upgrade() -> None:
 
     with op.batch_alter_table("intent_texts") as batch_op:
         batch_op.add_column(sa.Column("rule_hits", Json, nullable=True))
+    op.create_index(
+        op.f("ix_intent_texts_domain_id_state_training_status_labelled_at"),
+        "intent_texts",
+        ["domain_id", "state", "training_status", "labelled_at"],
+    )
+
+    with op.batch_alter_table("intent_annotations") as batch_op:
+        batch_op.add_column(sa.Column("answered_by", sa.String(length=128), nullable=True))
+        batch_op.add_column(sa.Column("agreed", sa.Boolean(), nullable=True))
 
     op.create_index(op.f("ix_intent_user_questions_user_hash"), "intent_user_questions", ["user_hash"])
 
@@ -167,6 +176,12 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_intent_user_questions_user_hash"), "intent_user_questions")
 
+    with op.batch_alter_table("intent_annotations") as batch_op:
+        batch_op.drop_column("agreed")
+        batch_op.drop_column("answered_by")
+
+    # Made first: MySQL keeps an index that begins with the column of a foreign key.
+    op.drop_index(op.f("ix_intent_texts_domain_id_state_training_status_labelled_at"), "intent_texts")
     with op.batch_alter_table("intent_texts") as batch_op:
         batch_op.drop_column("rule_hits")
 

@@ -150,7 +150,7 @@ def test_activate_and_roll_back_flip_what_answers(service_with_model: Service, a
     assert TIME.fullmatch(flip.pop("created_at"))
     assert flip == {
         "domain": "default", "version": "default-v2", "epoch": 2, "kind": "activate", "threshold": 0.1,
-        "activated_by": "ana", "reason": "better",
+        "rule_set_revision": None, "activated_by": "ana", "reason": "better",
     }  # fmt: skip
     wait_for(lambda: service.classify("退货")["model_version"] == "default-v2", 1.0)
 
@@ -166,7 +166,7 @@ def test_activate_and_roll_back_flip_what_answers(service_with_model: Service, a
         return active if active["propagated"] == "1/1" else None
 
     active = wait_for(arrived)
-    assert set(active) == VERSION_FIELDS | {"epoch", "propagated", "replicas"}
+    assert set(active) == VERSION_FIELDS | {"epoch", "rule_set_revision", "propagated", "replicas"}
     assert (active["version"], active["is_active"], active["epoch"]) == ("default-v1", True, 3)
     assert active["replicas"][0]["error"] is None
     assert service.get(f"{LOOP}/models/default-v2").json()["status"] == "rolled_back"

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.api.conftest import LOOP, Process, Service, process, served
+from tests.serving.artifacts import LABELS
 
 JSON = {"Content-Type": "application/json"}
 
@@ -120,6 +121,7 @@ ROUTES = [
     ("POST", f"{LOOP}/questions/x/release"),
     ("POST", f"{LOOP}/domains"),
     ("POST", f"{LOOP}/batches"),
+    ("POST", f"{LOOP}/keywords"),
     ("PUT", f"{LOOP}/taxonomy"),
 ]
 
@@ -160,6 +162,7 @@ def test_odd_text_is_answered_stored_and_read_back(service: Service) -> None:
 @EVERYWHERE
 def test_hostile_string_in_any_field_is_never_a_failure_of_ours(service: Service) -> None:
     question = service.log("ein Ziel")
+    rule = service.post(f"{LOOP}/keywords", {"keyword": "ziel", "intent": LABELS[0]}).json()["id"]
     bodies: list[tuple[str, str, dict[str, Any]]] = [
         ("POST", "/classify", {"text": "x", "domain": 0, "request_id": 0, "user_id": 0}),
         ("POST", "/classify/batch", {"domain": 0, "items": [{"text": 0, "request_id": 0, "user_id": 0}]}),
@@ -171,10 +174,13 @@ def test_hostile_string_in_any_field_is_never_a_failure_of_ours(service: Service
         ("POST", f"{LOOP}/questions/{question}/skip", {"labeler_id": 0, "reason": 0, "lease_token": 0}),
         ("POST", f"{LOOP}/domains", {"name": 0, "task": 0, "gate": 0, "recipe": 0}),
         ("POST", f"{LOOP}/batches", {"domain": 0, "description": 0, "recipe": 0, "config": {0: 0}}),
+        ("POST", f"{LOOP}/keywords", {"domain": 0, "keyword": 0, "intent": 0, "all_of": [0], "none_of": [0],
+                                      "pattern": 0, "status": 0}),
+        ("PATCH", f"{LOOP}/keywords/{rule}", {"keyword": 0, "intent": 0, "all_of": [0], "pattern": 0, "status": 0}),
         ("POST", f"{LOOP}/models/rollback", {"domain": 0, "reason": 0, "by": 0}),
         ("POST", f"{LOOP}/models/x/activate", {"reason": 0, "by": 0}),
     ]  # fmt: skip
-    defaults = {"labeler_id": "ana", "correct_intent": ["其他"], "name": "x"}
+    defaults = {"labeler_id": "ana", "correct_intent": ["其他"], "name": "x", "intent": LABELS[0], "keyword": "k"}
     for method, path, template in bodies:
         for field, shape in template.items():
             for hostile in STRINGS:
@@ -307,7 +313,8 @@ def test_declared_body_over_the_limit_is_answered_413(small: Process) -> None:
 
 def test_chunked_body_over_the_limit_is_answered_413_before_it_ends(small: Process) -> None:
     address = (small.http.base_url.host, small.http.base_url.port or 80)
-    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(head)
         sent = 0
@@ -330,7 +337,7 @@ def test_chunked_body_over_the_limit_is_answered_413_before_it_ends(small: Proce
 def test_content_length_that_is_none_is_refused(small: Process, length: bytes) -> None:
     address = (small.http.base_url.host, small.http.base_url.port or 80)
     with socket.create_connection(address, timeout=10) as connection:
-        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n{}")
+        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length + b"\r\n\r\n{}")
         answer = connection.recv(4096)
     assert answer.split(b" ")[1][:1] == b"4"
     assert small.http.get("/healthz").status_code == 200

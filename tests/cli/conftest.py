@@ -5,6 +5,7 @@ import logging
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def run(empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """`intentloop …`; every one must end without a traceback."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     level = logging.getLogger().level
+    hooks = sys.excepthook, threading.excepthook
 
     def command(*arguments: object, **settings: object) -> Said:
         for name, value in settings.items():
@@ -81,6 +83,8 @@ def run(empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     for number, handler in handlers.items():
         signal.signal(number, handler)
     logging.getLogger().setLevel(level)
+    logging.captureWarnings(False)
+    sys.excepthook, threading.excepthook = hooks
 
 
 @pytest.fixture

@@ -14,18 +14,20 @@ A, B = MaskedText("甲"), MaskedText("乙")
 class Says:
     """A tier that answers from a table of text to (label id, confidence), and remembers what it was asked."""
 
-    def __init__(self, name, answers):
+    def __init__(self, name, answers, fuses=()):
         self.name = name
+        self.fuses = fuses
         self.answers = answers
         self.asked = []
 
     def judge_many(self, texts, earlier):
         self.asked.append((list(texts), [tuple(verdicts) for verdicts in earlier]))
-        return [Verdict(self.name, *self.answers[text]) for text in texts]
+        return [Verdict(self.name, *self.answers[text], fuses=self.fuses) for text in texts]
 
 
 class Breaks:
     name = "generative"
+    fuses = ()
 
     def __init__(self, error):
         self.error = error
@@ -143,3 +145,37 @@ def test_a_verdict_is_logged_as_plain_values():
         "version": "v3",
     }
     assert Verdict("llm", None, reason="TimeoutError").as_json()["confidence"] is None
+
+
+def test_rules_and_model_both_judge_however_sure_the_rules_are():
+    rules = Says("rules", {A: (1, 0.99), B: (None, None)})
+    model = Says("discriminative", {A: (2, 0.8), B: (3, 0.9)}, fuses=("rules",))
+    later = Says("generative", {})
+    decided = decide_many([A, B], [rules, model, later], threshold=0.7)
+
+    assert model.asked[0][0] == [A, B]
+    assert model.asked[0][1][0] == (Verdict("rules", 1, 0.99),)
+    assert later.asked == []
+    # The rules' verdict went into the model's: it is evidence, and does not outvote it.
+    assert [(decision.label_id, decision.confidence, decision.method) for decision in decided] == [
+        (2, 0.8, "local_model"),
+        (3, 0.9, "local_model"),
+    ]
+    assert decided[0].route_used == ("rules", "discriminative")
+
+
+def test_rules_answer_alone_where_no_model_does():
+    rules = Says("rules", {A: (1, 0.9)})
+    (alone,) = decide_many([A], [rules], threshold=0.7)
+    assert (alone.label_id, alone.method, alone.trigger_check) == (1, "keyword_fallback", False)
+
+    broken = Breaks(ValueError())
+    broken.name, broken.fuses = "discriminative", ("rules",)
+    (beside_a_broken_model,) = decide_many([A], [rules, broken], threshold=0.7)
+    assert (beside_a_broken_model.label_id, beside_a_broken_model.method) == (1, "keyword_fallback")
+
+
+def test_a_verdict_of_rules_is_logged_with_the_rules_that_matched():
+    logged = Verdict("rules", 1, 0.9, rules=(7, 9)).as_json()
+    assert logged["rules"] == [7, 9]
+    assert "rules" not in Verdict("discriminative", 1, 0.9).as_json()

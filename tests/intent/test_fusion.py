@@ -172,7 +172,7 @@ def test_rules_are_of_three_kinds() -> None:
 def test_without_texts_the_prior_is_the_fusion() -> None:
     rules = [rule(1, 11), rule(2, 99, source="manual", precision=0.8)]
 
-    fusion = fallback_fusion(rules)
+    fusion = fallback_fusion(rules, LABELS)
 
     assert fusion.scale == 1.0
     assert fusion.weights[2] > fusion.weights[1] > 0
@@ -181,17 +181,18 @@ def test_without_texts_the_prior_is_the_fusion() -> None:
     assert len(result.confidence) == len(result.predicted) == 0
 
 
-def test_a_rule_for_a_label_that_the_model_does_not_know_wins_where_the_model_is_unsure() -> None:
+def test_a_rule_for_a_label_that_the_model_does_not_know_is_as_sure_as_its_precision() -> None:
     rng = np.random.default_rng(0)
     probabilities, truth = answered(rng, 300)
     rules = [rule(1, 99, source="manual", precision=0.8)]
 
     fusion = fitted(probabilities, truth.tolist(), [[]] * 300, rules).fusion
 
-    label_ids, fused = fuse(np.array([0.5, 0.3, 0.2]), LABELS, rules, fusion)
-    assert label_ids[int(fused.argmax())] == 99
-    label_ids, fused = fuse(np.array([0.99, 0.005, 0.005]), LABELS, rules, fusion)
-    assert label_ids[int(fused.argmax())] == 11
+    # However sure the model is among the labels that it knows: it cannot know this one.
+    for probabilities in (np.array([0.5, 0.3, 0.2]), np.array([0.99, 0.005, 0.005])):
+        label_ids, fused = fuse(probabilities, LABELS, rules, fusion)
+        assert label_ids[int(fused.argmax())] == 99
+        assert fused.max() == pytest.approx(0.8, abs=0.08)
 
 
 def test_a_rule_for_an_unknown_label_that_keeps_matching_other_labels_loses_its_say() -> None:

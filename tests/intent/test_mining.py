@@ -13,7 +13,6 @@ from app.intent.rule_evidence import (
     expected_precision,
     log_odds,
     out_of_fold_hits,
-    wilson_lower,
 )
 from app.intent.rules import Rule
 from app.intent.text import MaskedText, text_key
@@ -123,7 +122,7 @@ def test_support_is_counted_by_substring_as_serving_does() -> None:
     assert rule.coverage * len(texts) == pytest.approx(sum("退款" in text for text in texts)) == pytest.approx(5)
 
 
-def test_a_word_that_mostly_stands_inside_other_words_is_none() -> None:
+def test_a_word_is_counted_only_where_it_stands_alone() -> None:
     rng = random.Random(3)
     texts = [drawn(rng, "art") for _ in range(6)] + [drawn(rng, "start") for _ in range(6)]
     texts += [drawn(rng) for _ in range(12)]
@@ -131,7 +130,7 @@ def test_a_word_that_mostly_stands_inside_other_words_is_none() -> None:
     rules = by_words(mine_rules(texts, [1] * 12 + [2] * 12))
 
     assert ("start",) in rules
-    assert ("art",) not in rules
+    assert rules["art",].support <= 6
 
 
 def test_two_words_are_a_rule_where_neither_is_enough() -> None:
@@ -258,13 +257,6 @@ def test_every_text_needs_a_label() -> None:
 def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         MiningOptions(**wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("right", "counted", "expected"), [(8, 10, 0.4902), (10, 10, 0.7225), (0, 10, 0.0), (0, 0, 0.0), (95, 100, 0.8882)]
-)
-def test_wilsons_lower_bound_has_its_known_values(right: int, counted: int, expected: float) -> None:
-    assert wilson_lower(right, counted) == pytest.approx(expected, abs=1e-4)
 
 
 def test_log_odds_point_to_the_label_and_grow_with_the_evidence() -> None:

@@ -10,6 +10,7 @@ from app.db.session import UnitOfWork
 from app.db.tables import Domain, ModelActivation, ModelVersion
 from app.errors import NotFound, NothingToRollBack, StaleEpoch, VersionUnusable
 from app.services import activations, domains, versions
+from app.services.activations import Pairing
 from tests.builders import column, domain_id, domain_of, make_version
 from tests.services.together import PROCESSES, in_processes
 
@@ -83,7 +84,7 @@ def test_a_flip_that_read_an_old_epoch_is_refused_even_without_the_lock(work: Un
 
     def flip(session: Session) -> None:
         version = versions.find(session, second)
-        activations.flip(session, session.merge(stale, load=False), version, threshold=0.5, by="ana", reason="late")
+        activations.flip(session, session.merge(stale, load=False), version, Pairing(0.5), by="ana", reason="late")
 
     with pytest.raises(StaleEpoch):
         work(flip)

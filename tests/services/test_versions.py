@@ -10,6 +10,7 @@ from app.db.session import UnitOfWork
 from app.db.tables import Domain, ModelActivation, ModelVersion, Text, TrainingBatch
 from app.errors import ClaimLost, NotFound
 from app.services import activations, batches, versions
+from app.services.activations import Pairing
 from tests.builders import batch_of, column, domain_id, domain_of, make_labelled_texts, make_version
 
 
@@ -18,7 +19,7 @@ def _proof(**changes: Any) -> versions.Proof:
         "artifact_digest": "a" * 64,
         "model_path": "somewhere",
         "evaluation": {"gold": {"count": 0}},
-        "threshold": 0.42,
+        "pairing": Pairing(0.42),
         "temperature": 1.5,
         "train_count": 4,
         "passed": True,

@@ -85,9 +85,43 @@ def test_the_story_tells_what_was_learned_refused_and_is_still_confused():
     assert "503 overloaded: 2×" in text
 
 
+class Told(Client):
+    """A client whose service has two rules: one by hand that serves, a mined one that waits."""
+
+    def version(self, version):
+        return {
+            "evaluation": {"gold": {"macro_f1": {"value": 0.8}}, "rules": {"model_alone": {"macro_f1": 0.7}}},
+            "version": version,
+        }
+
+    def rules(self, *, status, limit=500):
+        by_hand = status == "active"
+        return [
+            {
+                "keyword": "退款",
+                "intent": "售后 > 退款",
+                "source": "manual" if by_hand else "mined",
+                "usage_count": 9,
+                "judged_count": 4,
+                "success_count": 3,
+            }
+        ][:limit]
+
+
+def test_what_rules_did_is_told_in_words():
+    without = Tally(asked=10, correct=4, methods=Counter({"keyword_fallback": 5, "none": 5}))
+    rows = [row(NO_MODEL, "served", without), row("v1")]
+    lines = "\n".join(story(account(rows, labels=200, client=Told("http://127.0.0.1:1"))))
+    assert "Before the first version rules answered 5 of 10 questions, 80% of those rightly." in lines
+    assert "1 rules by hand and 0 mined ones serve, 1 wait for a person. They matched 9 times; of 4" in lines
+    assert "75% agreed" in lines
+    assert "0.700 by the model alone, 0.800 with the rules" in lines
+    assert "退款 → 退款 (9×, manual)" in lines
+
+
 def test_the_account_is_of_versions_that_served():
     rows = [row(NO_MODEL, "served"), row("v1", "served"), row("v2", "refused", Tally()), row("v3")]
-    told = account(rows, labels=200, client=Client("http://127.0.0.1:1"))
+    told = account(rows, labels=200, client=Told("http://127.0.0.1:1"))
     assert (told.first.version, told.last.version) == ("v1", "v3")
     assert (told.versions, told.refused, told.asked) == (3, 1, 600)
 

@@ -34,6 +34,9 @@ class Annotation(Created, Base):
     answer: Mapped[list[Any] | None] = mapped_column(Json)
     time_intent: Mapped[dict[str, Any] | None] = mapped_column(Json)
     proposed_label: Mapped[str | None] = mapped_column(LabelText)
+    # Beside a label: the version whose answer the text had at that moment, and whether it was this label.
+    answered_by: Mapped[str | None] = mapped_column(String(128))
+    agreed: Mapped[bool | None]
     supersedes_id: Mapped[int | None] = mapped_column(ForeignKey("intent_annotations.id"), index=True, type_=Id)
     source: Mapped[str] = mapped_column(String(16), default="labeler")
     reason: Mapped[str | None] = mapped_column(String(255))

@@ -38,16 +38,17 @@ class AuditEvent(Created, Base):
 
 
 class Tombstone(Created, Base):
-    """Something that was forgotten on request, by its hash or id: an older backup must forget it again."""
+    """What was forgotten on request, by hash, id or time, and up to when: an older backup must forget it again."""
 
     __tablename__ = "intent_tombstones"
     __table_args__ = table_options(
         UniqueConstraint("kind", "value"),
-        CheckConstraint("kind IN ('user', 'question', 'text')", name="kind"),
+        CheckConstraint("kind IN ('user', 'question', 'before')", name="kind"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
-    # Of a user the keyed hash, of a question its id, of a text `domain:hash`.
+    # Of a user `domain:keyed hash`, of a question its id, of all that was asked before a time `domain:time`; the domain
+    # is `*` where all are meant.
     value: Mapped[str] = mapped_column(String(128))
     created_by: Mapped[str] = mapped_column(String(128))

@@ -23,6 +23,8 @@ class Text(Created, Base):
         Index(None, "domain_id", "state", "priority"),
         Index(None, "domain_id", "state", "text_hash"),
         Index(None, "domain_id", "training_status", "is_gold"),
+        # Which label has waited longest for a batch.
+        Index(None, "domain_id", "state", "training_status", "labelled_at"),
         Index(None, "domain_id", "proposed_label"),
         CheckConstraint("state IN ('unlabelled', 'labelled', 'skipped')", name="state"),
         CheckConstraint("training_status IN ('pending', 'claimed', 'used', 'skipped')", name="training_status"),
@@ -56,7 +58,7 @@ class Text(Created, Base):
     confidence: Mapped[float | None]
     topk: Mapped[list[list[Any]]] = mapped_column(Json, default=list)
     scored_by: Mapped[str | None] = mapped_column(String(128))
-    # The rules that matched it when it was asked last.
+    # The rules that matched it when it was asked last; since it is labelled, those that matched it before the label.
     rule_hits: Mapped[list[int] | None] = mapped_column(Json)
 
     label_id: Mapped[int | None] = mapped_column(ForeignKey("intent_labels.id"), type_=Id)

@@ -1,0 +1,140 @@
+"""Forget on request: lay a tombstone, forget slice by slice, and leave no bytes where they can be reached."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
+from app.db.session import UnitOfWork
+from app.db.tables import Annotation, Lease, ModelVersion, Text, TrainingBatch, UserQuestion
+from app.operations import tombstone_file
+from app.operations.artifact_store import WORKSHOP
+from app.scorers.artifact import ArtifactCorrupt, read_lineage
+from app.services import audit, forgetting, texts, tombstones
+from app.services.batches import LIVE
+from app.services.forgetting import Forgotten
+from app.services.tombstones import Stone
+
+EXAMPLES = "examples.jsonl"
+HOLDERS_OF_TEXT = (UserQuestion, Text, Annotation, Lease)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was forgotten, and which versions learned from it.
+
+    `erased`: on SQLite, whether no byte of it is left in the files; on servers, whether the tables were written anew.
+    """
+
+    forgotten: Forgotten
+    versions: Counter[str]
+    active_versions: frozenset[str]
+    erased: bool
+
+
+def foresee(work: UnitOfWork, stone: Stone, artifacts: Path) -> Report:
+    """What forgetting this would take away; nothing is changed."""
+
+    def look(session: Session) -> Forgotten:
+        total = Forgotten()
+        for condition in tombstones.conditions(session, stone):
+            total.add(forgetting.foresee(session, condition))
+        return total
+
+    total = work.read(look)
+    return Report(total, *_versions(work, total, artifacts), erased=False)
+
+
+def forget(
+    work: UnitOfWork, stone: Stone, *, data_dir: Path, artifacts: Path, by: audit.Actor, rewriting: bool | None = None
+) -> Report:
+    """Forget what the stone covers. When it breaks off, the stone is there: run it again, and it goes on.
+
+    Args:
+        rewriting: also write the tables anew, which others wait for; None: where `rewritten_by_itself` says so.
+    """
+    tombstone_file.append(data_dir, stone)
+    work(tombstones.lay, stone, by=by.name)
+    # A question that waits to be folded may ask a text that is here already, from a file.
+    while work(texts.fold):
+        pass
+    total = Forgotten()
+    for condition in work.read(tombstones.conditions, stone):
+        total.add(forget_all(work, condition))
+    tidy(work, artifacts)
+    work(_note, stone, total, by)
+    erased = erase(work, rewriting=rewriting)
+    return Report(total, *_versions(work, total, artifacts), erased=erased)
+
+
+def erase(work: UnitOfWork, *, rewriting: bool | None = None) -> bool:
+    """See that the bytes of what was deleted go, too; whether they are gone for sure."""
+    if rewriting is None:
+        rewriting = rewritten_by_itself(work.engine)
+    if rewriting:
+        rewrite(work.engine, [table.__table__ for table in HOLDERS_OF_TEXT])  # type: ignore[misc]
+    return empty_write_ahead_log(work.engine) and rewriting
+
+
+def forget_all(
+    work: UnitOfWork, condition: ColumnElement[bool], *, going_on: Callable[[], bool] = lambda: True
+) -> Forgotten:
+    """Forget these questions, each slice in a transaction of its own."""
+    total = Forgotten()
+    while going_on() and (slice_ := work(forgetting.forget_slice, condition)).questions:
+        total.add(slice_)
+    return total
+
+
+def tidy(work: UnitOfWork, artifacts: Path) -> None:
+    """Let go of what still points to forgotten questions, and of texts that killed trainers left in their folders."""
+    page: int | None = 0
+    while page is not None:
+        page = work(forgetting.drop_lost_examples, after=page)
+    workshop = artifacts / WORKSHOP
+    # Listed first: a folder is made after its batch is claimed, so one that nobody claims by now is nobody's.
+    folders = [path.parent for path in workshop.glob(f"*/{EXAMPLES}")]
+    live = work.read(_live_folders)
+    for folder in folders:
+        if folder.name not in live:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _live_folders(session: Session) -> set[str]:
+    rows = session.execute(
+        select(TrainingBatch.batch_id, TrainingBatch.claim_token).where(TrainingBatch.training_status.in_(LIVE))
+    )
+    return {f"{batch_id}-{(token or '')[:8]}" for batch_id, token in rows}
+
+
+def _note(session: Session, stone: Stone, total: Forgotten, by: audit.Actor) -> None:
+    # Who was forgotten stands in no audit row: only that somebody was, and how much it was.
+    after = {"questions": total.questions, "texts": total.texts, "kept_texts": total.kept_texts}
+    audit.note(session, by, "data.forget", stone.kind, after=after)
+
+
+def _versions(work: UnitOfWork, total: Forgotten, artifacts: Path) -> tuple[Counter[str], frozenset[str]]:
+    """The versions that learned from the forgotten texts: by their batches, and by what their artifacts say."""
+    versions: Sequence[ModelVersion] = work.read(lambda session: session.scalars(select(ModelVersion)).all())
+    learned = Counter(total.trained)
+    if total.text_ids:
+        for version in versions:
+            learned[version.version] = max(
+                learned[version.version], _in_lineage(artifacts / version.artifact_digest, total.text_ids)
+            )
+    active = frozenset(version.version for version in versions if version.is_active and learned[version.version])
+    return +learned, active
+
+
+def _in_lineage(folder: Path, text_ids: Sequence[int]) -> int:
+    try:
+        lineage = read_lineage(folder)
+    except (ArtifactCorrupt, OSError):
+        return 0
+    return int(np.isin(np.asarray(text_ids, dtype=np.int64), np.asarray(lineage, dtype=np.int64)).sum())

@@ -1,0 +1,141 @@
+"""Count a domain anew from its rows: after an upgrade from a release that kept no counters, or to check them."""
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import Annotation, Domain, Label, Text, UserQuestion
+from app.services import counters, counting
+
+PAGE: Final = 5_000
+
+# What is kept per day; the others are levels.
+_BY_DAY: Final = (
+    counting.METHOD, counting.SOURCE, counting.ANSWER, counting.STANDS, counting.TO_PERSON, counting.LLM,
+    counting.LATENCY, counting.ANNOTATED, counting.JUDGED, counting.AGREED,
+)  # fmt: skip
+
+Rows = Tally[tuple[date, str, str]]
+
+
+def rebuild(session: Session, domain: Domain) -> int:
+    """Replace all counters of a domain by what its rows say, and return how many were wrong. May be repeated.
+
+    Whoever counts in this domain waits meanwhile: about ten seconds for a million questions. What was forgotten has no
+    rows, and leaves the past too.
+    """
+    counters.hold(session, domain.id)
+    before, now = counters.of_domain(session, domain.id), counted(session, domain.id)
+    counters.replace(session, domain.id, now)
+    return sum(before.get(key, 0) != now.get(key, 0) for key in before.keys() | now.keys())
+
+
+def rebuild_missing(session: Session) -> list[str]:
+    """Count the domains that have texts and were never counted, and name them."""
+    names = []
+    for domain in session.scalars(select(Domain).order_by(Domain.id)):
+        known = session.scalar(select(Text.id).where(Text.domain_id == domain.id).limit(1))
+        if known is not None and not counters.is_counted(session, domain.id):
+            rebuild(session, domain)
+            names.append(domain.name)
+    return names
+
+
+def counted(session: Session, domain_id: int) -> dict[tuple[date, str, str], int]:
+    """The counters of a domain as its rows say: by day, name and key."""
+    rows: Rows = Tally()
+    _count_questions(session, domain_id, rows)
+    _count_annotations(session, domain_id, rows)
+    for (_, name, key), value in list(rows.items()):
+        if name in _BY_DAY:
+            rows[counters.TOTAL, name, key] += value
+    _count_levels(session, domain_id, rows)
+    return {key: value for key, value in rows.items() if value}
+
+
+def _count_questions(session: Session, domain_id: int, rows: Rows) -> None:
+    found = session.execute(select(Label.path, Label.id).where(Label.domain_id == domain_id))
+    labels = {(domain_id, path): label_id for path, label_id in found}
+    for question in _folded(session, domain_id):
+        day = counters.day_of(session, question.asked_at)
+        rows.update((day, *what) for what in counting.of_question(question, labels))
+
+
+def _folded(session: Session, domain_id: int) -> Iterator[Any]:
+    """The questions that were folded, page by page: those that were not will be counted when they are."""
+    columns = select(
+        UserQuestion.question_id,
+        UserQuestion.domain_id,
+        UserQuestion.method,
+        UserQuestion.source,
+        UserQuestion.intents,
+        UserQuestion.trigger_check,
+        UserQuestion.latency_ms,
+        UserQuestion.route_used,
+        UserQuestion.asked_at,
+    ).where(UserQuestion.domain_id == domain_id, UserQuestion.text_id.is_not(None))
+    last = ""
+    while True:
+        page = session.execute(
+            columns.where(UserQuestion.question_id > last).order_by(UserQuestion.question_id).limit(PAGE)
+        ).all()
+        yield from page
+        if len(page) < PAGE:
+            return
+        last = page[-1].question_id
+
+
+def _count_annotations(session: Session, domain_id: int, rows: Rows) -> None:
+    last = 0
+    while True:
+        page = session.execute(
+            select(Annotation, Text.annotation_id, Text.is_gold, Text.strategy)
+            .join(Text, Text.id == Annotation.text_id)
+            .where(Annotation.domain_id == domain_id, Annotation.id > last)
+            .order_by(Annotation.id)
+            .limit(PAGE)
+        ).all()
+        for annotation, counts_now, is_gold, strategy in page:
+            day = counters.day_of(session, annotation.created_at)
+            rows[day, counting.ANNOTATED, counting.annotated_by(annotation)] += 1
+            if annotation.id != counts_now or annotation.answered_by is None or annotation.source == "import":
+                continue
+            if counting.in_random_slice(is_gold, strategy):
+                rows[day, counting.JUDGED, annotation.answered_by] += 1
+                rows[day, counting.AGREED, annotation.answered_by] += bool(annotation.agreed)
+        if len(page) < PAGE:
+            return
+        last = page[-1][0].id
+        session.expunge_all()
+
+
+def _count_levels(session: Session, domain_id: int, rows: Rows) -> None:
+    """The levels of texts, a group at a time; `standing` says what each of a group adds."""
+    queued = Text.priority.is_not(None)
+    kept, proposed = Text.text.is_not(None), Text.proposed_label.is_not(None)
+    shape = (
+        Text.state, Text.is_gold, queued, Text.train_allowed, kept, proposed, Text.training_status, Text.label_id
+    )  # fmt: skip
+    groups = session.execute(
+        select(*shape, func.count(), func.sum(Text.count)).where(Text.domain_id == domain_id).group_by(*shape)
+    )
+    for state, is_gold, waits, allowed, has_text, is_proposal, status, label_id, texts, questions in groups:
+        one = counting.standing(
+            {
+                "state": state,
+                "is_gold": bool(is_gold),
+                "priority": 0.0 if waits else None,
+                "train_allowed": bool(allowed),
+                "text": "" if has_text else None,
+                "proposed_label": "" if is_proposal else None,
+                "training_status": status,
+                "label_id": label_id,
+                "count": 0,
+            }
+        )
+        for name, key in one:
+            rows[counters.TOTAL, name, key] += int(questions) if name == counting.LABELLED else texts
