@@ -22,7 +22,8 @@ from app.intent.rule_evidence import (
 )
 from app.intent.rule_matching import WordFinder
 from app.intent.rule_words import WordCutter
-from app.intent.text import MaskedText, text_key
+from app.intent.rules import searchable
+from app.intent.text import MaskedText
 
 MAX_EXAMPLES: Final = 5
 
@@ -41,7 +42,7 @@ class MinedRule:
     """A rule, and what is known about it from texts that it was not mined on.
 
     Args:
-        all_of: one word (or two in a row) or two words, as `text_key` folds them; it matches texts that hold all.
+        all_of: one word (or two in a row) or two words, as `rule_word` folds them; it matches texts that hold all.
         support: texts that it was counted on.
         precision: share of them that have its label.
         precision_lower: lower end of Wilson's 95 % interval of the precision.
@@ -98,7 +99,7 @@ def mine_rules(
     labels, targets = np.unique(np.asarray(label_ids, dtype=np.int64), return_inverse=True)
     options = options or MiningOptions()
     cutter = WordCutter(user_words)
-    words = _words([text_key(text) for text in texts], cutter)
+    words = _words([searchable(text) for text in texts], cutter)
     pairs = _pairs(words, targets, options)
     candidates = _Candidates(words.words + pairs.words, words.holders + pairs.holders)
     return _rules(candidates, labels, targets, set(cutter.user_words), options)

@@ -18,8 +18,8 @@ MAX_WORD_CHARACTERS: Final = 32
 
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _HAN_RUN: Final = re.compile(f"[{_HAN}]+")
-# What masking left, as in 【手机号】; a run of Han characters; a run of other letters and digits. No marks.
-_RUN: Final = re.compile(rf"(【[^【】]{{1,8}}】)|([{_HAN}]+)|[^\W{_HAN}]+")
+# A run of Han characters, or of other letters and digits. No marks.
+_RUN: Final = re.compile(rf"([{_HAN}]+)|[^\W{_HAN}]+")
 
 
 class WordCutter:
@@ -36,7 +36,7 @@ class WordCutter:
         self._tokenizer: Any = None
 
     def words(self, folded: str) -> list[str]:
-        """The distinct words of a text that `text_key` has folded: those of each stretch, and the known ones inside."""
+        """The distinct words of a `searchable` text: those of each stretch, and the known ones inside."""
         found: dict[str, None] = {}
         for start, end in self._stretches(folded):
             word = folded[start:end]
@@ -56,11 +56,11 @@ class WordCutter:
         """Where the words of a text start and end, long ones whole."""
         stretches = []
         for run in _RUN.finditer(folded):
-            if run[2] is None or len(run[2]) == 1:
+            if run[1] is None or len(run[1]) == 1:
                 stretches.append(run.span())
                 continue
             start = run.start()
-            for word in self._cut(run[2]):
+            for word in self._cut(run[1]):
                 stretches.append((start, start + len(word)))
                 start += len(word)
         return stretches

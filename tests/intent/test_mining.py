@@ -192,6 +192,15 @@ def test_user_words_are_candidates_wherever_they_stand() -> None:
     assert by_words(mine_rules(texts, labels, user_words=["云-9梦", "nowhere"])).keys() == {("云-9梦",)}
 
 
+def test_what_masking_left_is_no_word() -> None:
+    rng = random.Random(12)
+    texts = [drawn(rng, "【手机号】") for _ in range(12)] + [drawn(rng) for _ in range(12)]
+
+    rules = mine_rules(texts, [1] * 12 + [2] * 12, user_words=["手机号", "【手机号】"])
+
+    assert not any("手机" in word for rule in rules for word in rule.all_of)
+
+
 def test_case_makes_no_difference() -> None:
     texts, labels = told()
 

@@ -46,10 +46,6 @@ def test_other_runs_are_words_and_marks_are_none() -> None:
     assert WordCutter().words("wifi 连不上, e401!") == ["wifi", "连不上", "e401"]
 
 
-def test_what_masking_left_is_one_word() -> None:
-    assert WordCutter().words("拨打【手机号】") == ["拨打", "【手机号】"]
-
-
 def test_phrases_are_two_words_in_a_row() -> None:
     assert WordCutter().phrases("打开 credit card, now") == ["打开 credit", "credit card"]
 
