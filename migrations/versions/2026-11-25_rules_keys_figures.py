@@ -167,6 +167,7 @@ def upgrade() -> None:
     )
 
     with op.batch_alter_table("intent_annotations") as batch_op:
+        batch_op.drop_constraint(batch_op.f("fk_intent_annotations_domain_id"), type_="foreignkey")
         batch_op.add_column(sa.Column("answered_by", sa.String(length=128), nullable=True))
         batch_op.add_column(sa.Column("agreed", sa.Boolean(), nullable=True))
 
@@ -177,6 +178,9 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_intent_user_questions_user_hash"), "intent_user_questions")
 
     with op.batch_alter_table("intent_annotations") as batch_op:
+        batch_op.create_foreign_key(
+            batch_op.f("fk_intent_annotations_domain_id"), "intent_domains", ["domain_id"], ["id"]
+        )
         batch_op.drop_column("agreed")
         batch_op.drop_column("answered_by")
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.intent.masking import mask
-from app.intent.text import normalise
+from app.intent.text import normalise, text_key
 
 ID = "11010519491231002X"
 OLD_ID = "110105491231002"
@@ -309,12 +309,13 @@ HOSTILE = [
 ]
 
 
-def seconds(text, rounds=4):
+def seconds(text, rounds=6):
+    """Of the processor, in this thread: what else the machine does is no part of it."""
     best = float("inf")
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.thread_time()
         mask(text)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
     return best
 
 
@@ -327,7 +328,11 @@ def test_mask_takes_time_in_proportion_to_length_on_hostile_text(unit):
 
 def test_mask_is_cheap_for_a_text_without_anything_to_mask():
     text = "打印机开机没有反应怎么办请帮我看一下谢谢"
-    start = time.perf_counter()
-    for _ in range(10_000):
-        mask(text)
-    assert (time.perf_counter() - start) / 10_000 < 20e-6  # 0.5 µs when alone on the machine
+    took = {}
+    for act in (mask, text_key):
+        start = time.thread_time()
+        for _ in range(20_000):
+            act(text)
+        took[act] = time.thread_time() - start
+    # It costs a third of folding the text once.
+    assert took[mask] < 2 * took[text_key]

@@ -23,7 +23,9 @@ class Annotation(Created, Base):
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    domain_id: Mapped[int] = mapped_column(ForeignKey("intent_domains.id"))
+    # No foreign key, as for questions: on MySQL and MariaDB an answer, which holds its text, would wait for whoever
+    # opens a batch, and that one for the text. It is the text's domain.
+    domain_id: Mapped[int] = mapped_column(Id)
     text_id: Mapped[int] = mapped_column(ForeignKey("intent_texts.id"), type_=Id)
     question_id: Mapped[str | None] = mapped_column(UuidText)
     labeler_id: Mapped[str] = mapped_column(String(128))
