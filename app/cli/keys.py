@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.orm import Session
 
 from app.cli.opening import JsonOption, console, database, print_json, settings
@@ -70,7 +70,18 @@ def list_keys(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("key", "name", "role", "domains", "labeler", "a minute", "made", "last used", "ends", "state")
+    table = Table(
+        Column("key", min_width=12, no_wrap=True),
+        "name",
+        "role",
+        "domains",
+        "labeler",
+        "a minute",
+        "made",
+        "last used",
+        "ends",
+        "state",
+    )
     for row in rows:
         table.add_row(
             row["key_id"],
