@@ -36,6 +36,8 @@ def record(session: Session, asked: Sequence[AskedQuestion]) -> list[Logged]:
         else:
             results.append(RequestIdConflict("this request_id was used before, with another body"))
     if new:
+        # In one order for everybody: two callers who send the same ids in different orders would wait for each other.
+        new.sort(key=lambda question: (question.domain_id, question.request_id or question.question_id))
         session.execute(
             insert(UserQuestion),
             [_row(question) for question in new],
