@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,14 +79,18 @@ class Runtime:
             self._loaded = {**self._loaded, release.state.name: Loaded(release, tiers)}
 
     def answer_without_model(self, release: Release) -> None:
-        """Know a domain whose first version cannot be loaded: its questions are logged, and answered with no label.
+        """Know a domain whose first version cannot be loaded: its questions are logged, and its rules answer alone.
 
         It stands at epoch 0, before any flip, so that what it should serve is tried again.
         """
         with self._swapping:
             state = replace(release.state, epoch=0)
+            # Their confidence is their own, and τ was fitted for another: a person looks at each.
             bare = Release(state, None, None, None, 1.0, release.paths)
-            self._loaded = {**self._loaded, state.name: Loaded(bare, ())}
+            tiers: tuple[Tier, ...] = ()
+            with suppress(LoadFailed):
+                tiers = tiers_of(None, None, rules=release.rules, compiled=self._compiled(release))
+            self._loaded = {**self._loaded, state.name: Loaded(bare, tiers)}
 
     def _compiled(self, release: Release) -> KeywordRules | None:
         if not release.rules or release.rule_set_revision is None:

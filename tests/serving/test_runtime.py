@@ -1,11 +1,13 @@
 """Models in memory: a swap proves before it switches, and what was loaded serves on when it does not."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.intent.cascade import decide_many
+from app.intent.rules import Rule
 from app.intent.text import MaskedText
 from app.serving.runtime import KEPT_SCORERS, LoadFailed, Runtime
 from tests.serving.artifacts import LABELS, Artifact, release
@@ -192,3 +194,42 @@ def test_only_a_few_scorers_are_kept_beside_the_active_ones(store: Path, artifac
         assert len(runtime._scorers) <= KEPT_SCORERS + 1
     assert digest in runtime._scorers
     assert _label(runtime, "手机开不了机") == LABELS[0]
+
+
+def test_rules_of_a_release_answer_beside_its_model_and_alone_where_it_cannot_be_loaded(
+    store: Path, artifact: Artifact
+) -> None:
+    ruled = replace(release(artifact), rule_set_revision=1, rules=(Rule(7, artifact.label_ids[1], ("快递",)),))
+    runtime = Runtime(store)
+    with pytest.raises(LoadFailed):
+        runtime.swap(ruled)
+    runtime.answer_without_model(ruled)
+    loaded = runtime.find("default")
+    assert loaded is not None
+    answered, silent = decide_many([MaskedText("我的快递"), MaskedText("你好")], loaded.tiers, loaded.release.threshold)
+    assert (answered.label_id, answered.method, answered.trigger_check) == (
+        artifact.label_ids[1],
+        "keyword_fallback",
+        True,
+    )
+    assert silent.label_id is None
+
+    artifact.installed_in(store)
+    runtime.swap(ruled)
+    loaded = runtime.find("default")
+    assert loaded is not None
+    [both] = decide_many([MaskedText("我的快递")], loaded.tiers, loaded.release.threshold)
+    assert (both.method, both.route_used) == ("local_model", ("rules", "discriminative"))
+
+
+def test_a_rule_set_is_compiled_once_for_all_releases_that_serve_it(runtime: Runtime, artifact: Artifact) -> None:
+    def tier_of(epoch: int, revision: int) -> object:
+        rules = (Rule(7, artifact.label_ids[1], ("快递",)),)
+        runtime.swap(replace(release(artifact, epoch=epoch), rule_set_revision=revision, rules=rules))
+        loaded = runtime.find("default")
+        assert loaded is not None
+        return loaded.tiers[0]
+
+    first = tier_of(2, 1)
+    assert tier_of(3, 2) is not first
+    assert tier_of(4, 1) is first
