@@ -175,9 +175,10 @@ def answers(world: Installation, texts: list[str]) -> list[tuple]:
 
 def test_of_two_flips_that_saw_the_same_epoch_one_is_refused(told):
     world, versions = told
-    epoch = world.get("/models/active")["epoch"]
-    world.post(f"/models/{versions[0]}/activate", {"epoch": epoch})
-    refusal = world.post(f"/models/{versions[1]}/activate", {"epoch": epoch}, expect=409)
+    active = world.get("/models/active")
+    first, second = (version for version in versions if version != active["version"])
+    world.post(f"/models/{first}/activate", {"epoch": active["epoch"]})
+    refusal = world.post(f"/models/{second}/activate", {"epoch": active["epoch"]}, expect=409)
     assert refusal["code"] == "stale_epoch"
 
 
