@@ -299,7 +299,9 @@ def check_that_a_bad_flip_changes_nothing(world: Installation, good: str, bad: s
     with Traffic(world, threads=2) as seen:
         flip = world.post(f"/models/{bad}/activate", {"reason": "not knowing that it is broken"})
         row = wait_for(
-            lambda: (found := world.get(f"/models/{bad}"))["status"] == "failed" and found, seconds=3, what="the reason"
+            lambda: (found := world.get(f"/models/{bad}"))["status"] == "failed" and found,
+            seconds=30,
+            what="the reason",
         )
         time.sleep(0.5)
     assert row["reason"]
@@ -316,7 +318,7 @@ def check_that_a_bad_flip_changes_nothing(world: Installation, good: str, bad: s
     refusal = world.post(f"/models/{bad}/activate", expect=409)
     assert refusal["code"] == "version_unusable"
     world.post("/models/rollback", {"reason": "it is broken"})
-    wait_for(lambda: serving(world)[0] == good, seconds=3, what="the rollback")
+    wait_for(lambda: serving(world)[0] == good, seconds=30, what="the rollback")
     world.log.write_bytes(b"")
 
 

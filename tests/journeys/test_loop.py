@@ -56,7 +56,7 @@ def test_labels_become_a_version_that_answers_the_traffic(running):
     assert (batch["progress"], batch["attempt"], batch["error"]) == (1.0, 1, None)
     assert batch["question_count"] >= 24
     asked = probes(30)
-    wait_for(lambda: running.post("/classify", {"text": asked[0]})["model_version"], seconds=2, what="the flip")
+    wait_for(lambda: running.post("/classify", {"text": asked[0]})["model_version"], seconds=30, what="the flip")
     answers = [running.post("/classify", {"text": text}) for text in asked]
     assert {answer["method"] for answer in answers} == {"local_model"}
     right = sum(answer["label"] == truth(text) for text, answer in zip(asked, answers, strict=True))
@@ -183,5 +183,5 @@ def test_a_manual_gate_waits_for_a_person(running):
     flip = running.post(f"/models/{version['version']}/activate", {"by": "ana", "reason": "looked at it"})
     assert (flip["epoch"], flip["activated_by"], flip["kind"]) == (1, "ana", "activate")
     wait_for(
-        lambda: running.post("/classify", asked)["model_version"] == version["version"], seconds=5, what="the flip"
+        lambda: running.post("/classify", asked)["model_version"] == version["version"], seconds=30, what="the flip"
     )

@@ -126,7 +126,7 @@ def test_questions_are_logged_while_a_batch_is_opened_or_a_version_flipped(work:
     with transaction(work.engine) as session, ThreadPoolExecutor(1) as pool:
         domains.locked(session, "default").batch_seq += 1
         session.flush()
-        pool.submit(work, intake.record, [asked("你好", domain_id=owner)]).result(timeout=5)
+        pool.submit(work, intake.record, [asked("你好", domain_id=owner)]).result(timeout=60)
     assert column(work, UserQuestion.question) == ["你好"]
 
 
