@@ -277,6 +277,18 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class SpoolFull(Unavailable):
+    """The database is away, and no further answer can be kept for it."""
+
+    code = "spool_full"
+
+
+class DatabaseAway(Unavailable):
+    """The database does not answer right now; try again."""
+
+    code = "database_away"
+
+
 class SetupError(IntentError):
     """The installation is not ready."""
 

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.db.guard import DatabaseAway
 from app.errors import IntentError, Malformed, Unavailable
 from app.logs import trace
 
@@ -113,6 +114,7 @@ def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
             response.headers["Allow"] = ", ".join(sorted(_methods_here(request, routes)))
         return response
 
+    @app.exception_handler(DatabaseAway)
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
     @app.exception_handler(StaleDataError)

@@ -1,4 +1,4 @@
-"""`python -m tests.torture [NAME] [--quick] [--seed N] [--json FILE]`: run one torture, or list them all; `--all` runs all.
+"""`python -m tests.torture [NAME] [--quick] [--seed N] [--json FILE]`: run one torture, `--all` of them, or list them.
 
 A torture is a module here with `run(*, quick: bool, seed: int) -> Result`. Exit status 0: every bar holds. 1: one does
 not. 2: it could not run, and standard error says why.
