@@ -283,12 +283,6 @@ class SpoolFull(Unavailable):
     code = "spool_full"
 
 
-class DatabaseAway(Unavailable):
-    """The database does not answer right now; try again."""
-
-    code = "database_away"
-
-
 class SetupError(IntentError):
     """The installation is not ready."""
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.api.access import ADMIN, needs
 from app.api.dependencies import PREFIX, DomainQuery, Identity, ServicesDep, Work
 from app.api.problems import respond, responses
-from app.errors import DatabaseAway, Unavailable
+from app.errors import Unavailable
 from app.services import domains, statistics
 from app.services.domains import DEFAULT
 from app.services.statistics import DAYS
@@ -196,7 +196,7 @@ async def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
     if given.draining:
         return respond(Unavailable("the service is shutting down"))
     if not log.can_answer or (away is not None and not log.spools):
-        return respond(DatabaseAway("the database does not answer, and no further answer can be kept for it"))
+        return respond(Unavailable("the database does not answer, and no further answer can be kept for it"))
     errors = given.watcher.errors
     found = [
         DomainReadyOut(

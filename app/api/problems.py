@@ -79,7 +79,8 @@ def malformed(error: RequestValidationError | ValidationError) -> Malformed:
 
 def from_database(error: Exception) -> Unavailable:
     """The database does not answer, or refused: the caller may try again, and hears no more than that."""
-    logger.error("database: %s: %s", type(error).__name__, type(getattr(error, "orig", None)).__name__)
+    level = logging.DEBUG if isinstance(error, DatabaseAway) else logging.ERROR
+    logger.log(level, "database: %s: %s", type(error).__name__, type(getattr(error, "orig", None)).__name__)
     return Unavailable("the database does not answer right now; try again")
 
 

@@ -48,12 +48,13 @@ _UNIQUE_SQLSTATE = "23505"
 _UNIQUE_MYSQL_CODE = 1062
 
 # What says that the database is away, locked, full or read-only, and nothing against the rows. PostgreSQL, by class and
-# by state: connection, authorisation, resources, intervention, system; read-only transaction, lock not available.
+# by state: connection, authorisation, resources, intervention, system; read-only transaction, lock not available, no
+# such database, no such table yet, not ours to write.
 _OUTAGE_CLASSES = {"08", "28", "53", "57", "58"}
-_OUTAGE_SQLSTATES = {"25006", "55P03", "3D000"} | _TRANSIENT_SQLSTATES
-# MySQL and MariaDB: the client's own (2xxx), too many connections, access denied, shutting down, disk or table full,
-# read-only, killed, statement time exceeded, I/O.
-_OUTAGE_MYSQL_CODES = {3, 5, 1021, 1030, 1040, 1044, 1045, 1049, 1053, 1077, 1114, 1129, 1203, 1226}
+_OUTAGE_SQLSTATES = {"25006", "55P03", "3D000", "42P01", "42501"} | _TRANSIENT_SQLSTATES
+# MySQL and MariaDB: the client's own (2xxx), no such table, too many connections, access denied, shutting down, disk or
+# table full, read-only, killed, statement time exceeded, I/O.
+_OUTAGE_MYSQL_CODES = {3, 5, 1142, 1146, 1021, 1030, 1040, 1044, 1045, 1049, 1053, 1077, 1114, 1129, 1203, 1226}
 _OUTAGE_MYSQL_CODES |= {1290, 1317, 1792, 1836, 1927, 1969, 3024} | _TRANSIENT_MYSQL_CODES
 # SQLite's primary result codes: perm, busy, locked, nomem, readonly, interrupt, ioerr, corrupt, full, cantopen,
 # protocol, notadb.
@@ -263,7 +264,7 @@ def is_outage(error: BaseException) -> bool:
     if state is not None:
         return state in _OUTAGE_SQLSTATES or state[:2] in _OUTAGE_CLASSES
     if (code := getattr(original, "sqlite_errorcode", None)) is not None:
-        return code & 0xFF in _OUTAGE_SQLITE_CODES
+        return code & 0xFF in _OUTAGE_SQLITE_CODES or "no such table" in str(original)
     code = original.args[0] if original is not None and original.args else None
     if isinstance(code, int):
         return code in _OUTAGE_MYSQL_CODES or 2000 <= code < 3000

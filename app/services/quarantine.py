@@ -41,7 +41,7 @@ def keep(session: Session, question: AskedQuestion, *, reason: str) -> int:
 def count(session: Session) -> dict[str, int]:
     """How many are kept, by reason."""
     rows = session.execute(select(QuarantinedQuestion.reason, func.count()).group_by(QuarantinedQuestion.reason))
-    return dict(rows.tuples())
+    return dict(rows.tuples().all())
 
 
 def forget_question(session: Session, question_id: str) -> int:

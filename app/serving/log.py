@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from app.errors import DatabaseAway, Overloaded, RequestIdConflict, SpoolFull, Unavailable
+from app.errors import Overloaded, RequestIdConflict, SpoolFull, Unavailable
 from app.intent.questions import AskedQuestion
+from app.logs import trace
 from app.serving.batching import deliver
 from app.serving.spool import Key, Spool
 
@@ -28,9 +29,10 @@ logger = logging.getLogger(__name__)
 # How often the spooler looks whether a write hangs, as a share of the patience.
 LOOKS = 4
 ASK_SECONDS = 0.2
-LONGEST_ASK_SECONDS = 1.0
+LONGEST_ASK_SECONDS = 0.5
 ADOPT_SECONDS = 5.0
 REPLAY_SIZE = 500
+AWAY = "the database does not answer right now; try again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,8 @@ class LogWriter(Generic[Out]):
     def close(self) -> None:
         """Bring what is queued into the database or onto the disk, then stop."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             self._log_wakes.notify()
             self._spooler_wakes.notify()
@@ -248,8 +252,8 @@ class LogWriter(Generic[Out]):
                 self._hand_on(self._spool)
             return self._resume()
         except Exception as error:  # The edge of the thread: it asks again, for as long as it takes.
-            level = logging.DEBUG if self._database.is_outage(error) else logging.ERROR
-            logger.log(level, "what was spooled waits on: %s", _cause(error))
+            if not self._database.is_outage(error):
+                logger.error("what was spooled waits on: %s", trace(error))
             if self._refusing and self._spool is not None:
                 self._refusing = not self._spool.has_room()
             return False
@@ -323,7 +327,7 @@ class LogWriter(Generic[Out]):
     def _kept(self, group: Sequence[Pair[Out]]) -> Sequence[Out | Spooled | Exception]:
         spool = self._spool
         if spool is None:
-            return [DatabaseAway() for _ in group]
+            return [Unavailable(AWAY) for _ in group]
         new: dict[Key, AskedQuestion] = {}
         firsts: list[tuple[AskedQuestion, AskedQuestion]] = []
         for question, _ in group:
