@@ -277,6 +277,12 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class SpoolFull(Unavailable):
+    """The database is away, and no further answer can be kept for it."""
+
+    code = "spool_full"
+
+
 class SetupError(IntentError):
     """The installation is not ready."""
 

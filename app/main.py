@@ -6,13 +6,14 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__
 from app.api import (
@@ -35,7 +36,8 @@ from app.api.keyring import KeyRing
 from app.api.loopback import OwnMachineOnly
 from app.api.metrics import OTHER, Metrics
 from app.api.observing import Observed
-from app.db.session import UnitOfWork, connect
+from app.db.guard import Guard
+from app.db.session import UnitOfWork, connect, is_outage
 from app.errors import SetupError
 from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
@@ -44,10 +46,11 @@ from app.intent.releases import DomainState, Release
 from app.services import counters, domains, intake, keys, runs, texts
 from app.services import versions as version_service
 from app.services.batches import OpeningRule
-from app.serving.batching import GreedyBatcher
 from app.serving.classifier import Classifier, Secret
 from app.serving.follower import Follower
+from app.serving.log import Database, LogWriter, Replayed, Spooled
 from app.serving.runtime import Runtime
+from app.serving.spool import Spool
 from app.serving.watcher import Watcher
 from app.settings import Settings
 from app.trail import Trail
@@ -70,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.services = app.state.metrics.services = services
         # Read ahead, beside the first requests: a service's first flip to a Chinese version must not wait for it.
         threading.Thread(target=load_dictionary, name="dictionary", daemon=True).start()
+        services.guard.start()
         services.watcher.start()
         services.folder.start()
         services.keys.refresh()
@@ -90,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(services.watcher.stop)
             await asyncio.to_thread(services.folder.stop)
             await asyncio.to_thread(services.porter.stop)
+            await asyncio.to_thread(services.guard.stop)
             services.engine.dispose()
 
     # The pages of the API carry their own scripts: a closed network reaches no CDN.
@@ -134,9 +139,10 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
 
 def build(settings: Settings, metrics: Metrics) -> Services:
     """Open the database and put the parts of one process together."""
-    engine = connect(settings.url)
+    engine = connect(settings.url, serving=True)
     counters.keep_days_in(engine, settings.zone)
-    work = UnitOfWork(engine)
+    guard = Guard(engine, connect(settings.url, asking=True))
+    work = UnitOfWork(engine, guard=guard)
     secret = Secret(installation_secret(settings))
     runtime = Runtime(settings.artifacts)
     # SQLite has one writer, and who finds it busy sleeps and asks again: in one process the two stand in line instead.
@@ -147,19 +153,12 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             return fold_and_project(work)
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, name="folder")
-
-    def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        with turn, metrics.writing():
-            logged = work(intake.record, asked)
-        folder.nudge()
-        names = {loaded.release.state.domain_id: name for name, loaded in runtime.loaded.items()}
-        # What was logged before is answered again, and counted once.
-        new = (question for question, row in zip(asked, logged, strict=True) if row is question)
-        metrics.logged((names.get(question.domain_id, OTHER), question.method) for question in new)
-        return logged
-
-    log: GreedyBatcher[AskedQuestion, intake.Logged] = GreedyBatcher(
-        write, size=LOG_SIZE, capacity=settings.queue_size, name="log"
+    log = LogWriter(
+        _log_database(work, turn, folder, runtime, metrics),
+        spool=_spool(settings),
+        size=LOG_SIZE,
+        capacity=settings.queue_size,
+        patience_seconds=settings.log_patience_seconds,
     )
     ring = KeyRing(
         lambda: work.read(keys.table), lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute
@@ -174,9 +173,12 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         return 0
 
     watcher = _watcher(settings, work, runtime)
-    classifier = Classifier(runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look)
+    classifier: Classifier[intake.Logged | Spooled] = Classifier(
+        runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look
+    )
     return Services(
         engine=engine,
+        guard=guard,
         work=work,
         secret=secret,
         runtime=runtime,
@@ -191,6 +193,63 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         proposal_size=settings.proposal_size,
         extract=Extraction(settings),
     )
+
+
+def _log_database(
+    work: UnitOfWork, turn: AbstractContextManager[object], folder: Follower, runtime: Runtime, metrics: Metrics
+) -> Database[intake.Logged]:
+    """What the log does with the database."""
+
+    def count(new: Iterable[AskedQuestion]) -> None:
+        folder.nudge()
+        names = {loaded.release.state.domain_id: name for name, loaded in runtime.loaded.items()}
+        metrics.logged((names.get(question.domain_id, OTHER), question.method) for question in new)
+
+    def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
+        with turn, metrics.writing():
+            logged = work(intake.record, asked)
+        # What was logged before is answered again, and counted once.
+        count(question for question, row in zip(asked, logged, strict=True) if row is question)
+        return logged
+
+    def replay(spooled: Sequence[AskedQuestion]) -> Replayed:
+        with turn:
+            done = replay_each(work, spooled)
+        count(done.inserted)
+        return Replayed(len(done.inserted), done.duplicates, done.quarantined, done.forgotten)
+
+    def ask() -> None:
+        with turn:
+            work(intake.ready)
+
+    return Database(write, replay, ask, is_outage)
+
+
+def replay_each(work: UnitOfWork, spooled: Sequence[AskedQuestion]) -> intake.Replay:
+    """Bring spooled questions into the database, where one of them cannot stop the others."""
+    try:
+        return work(intake.replay, spooled)
+    except SQLAlchemyError as error:
+        if is_outage(error):
+            raise
+    done = intake.Replay()
+    for question in spooled:
+        try:
+            done.add(work(intake.replay, [question]))
+        except SQLAlchemyError as error:
+            if is_outage(error):
+                raise
+            done.add(work(intake.refused, question))
+    return done
+
+
+def _spool(settings: Settings) -> Spool | None:
+    if settings.log_mode == "strict":
+        return None
+    try:
+        return Spool(settings.spool, max_bytes=settings.spool_max_bytes, max_rows=settings.spool_max_rows)
+    except OSError as error:
+        raise SetupError(f"the spool {settings.spool} cannot be written: {error.strerror}") from error
 
 
 def fold_and_project(work: UnitOfWork) -> int:

@@ -49,6 +49,26 @@ class Settings(BaseSettings):
         le=100_000,
         description="questions waiting for the model or the log before 503 is answered",
     )
+    log_mode: Literal["spool", "strict"] = Field(
+        "spool",
+        description="while the database is away, spool: answers are kept on this machine's disk and go on; "
+        "strict: /classify answers 503",
+    )
+    log_patience_seconds: float = Field(
+        1.0,
+        ge=0.05,
+        le=10,
+        description="a commit of answers that takes longer is spooled (strict: answered 503) and its questions go on",
+    )
+    spool_max_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=4096,
+        le=1 << 40,
+        description="disk that the spools of one machine may take; beyond it 503 is answered",
+    )
+    spool_max_rows: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="questions that one process may spool; beyond it 503 is answered"
+    )
     poll_seconds: float = Field(
         0.2,
         gt=0.01,
@@ -154,6 +174,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir.resolve() / 'intentloop.db'}"
+
+    @property
+    def spool(self) -> Path:
+        """The folder in which answers wait while the database is away; of this machine alone."""
+        return self.data_dir / "spool"
 
     @property
     def audit_head(self) -> Path:

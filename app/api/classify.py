@@ -1,7 +1,7 @@
 """Answer questions: `/classify`, `/classify/batch`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -21,10 +21,11 @@ from app.api.dependencies import (
     Whole,
 )
 from app.api.problems import Problem, from_database, malformed, problem, responses
-from app.errors import IntentError, Malformed
+from app.errors import IntentError, Malformed, Unavailable
 from app.intent.taxonomy import split
 from app.services.domains import DEFAULT
 from app.serving.classifier import Asked
+from app.serving.log import Spooled
 
 router = APIRouter(tags=["serving"], route_class=StrictRoute)
 
@@ -82,6 +83,7 @@ class AnswerOut(BaseModel):
     route_used: list[str]
     model_version: str | None
     latency_ms: float | None
+    logged: Literal["db", "spooled"]
 
 
 class ItemErrorOut(BaseModel):
@@ -121,8 +123,9 @@ class Answered(Protocol):
     def latency_ms(self) -> float | None: ...
 
 
-def answer(row: Answered, domain: str, topk: int) -> AnswerOut:
+def answer(logged: Answered | Spooled, domain: str, topk: int) -> AnswerOut:
     """The same answer from the value just logged and from the row of an earlier, equal request."""
+    row: Answered = logged.question if isinstance(logged, Spooled) else logged
     label = row.intents[0] if row.intents else None
     return AnswerOut(
         request_id=row.request_id,
@@ -138,6 +141,7 @@ def answer(row: Answered, domain: str, topk: int) -> AnswerOut:
         route_used=row.route_used,
         model_version=row.model_version,
         latency_ms=row.latency_ms,
+        logged="spooled" if isinstance(logged, Spooled) else "db",
     )
 
 
@@ -196,6 +200,9 @@ async def classify_batch(
     await given.classifier.require(body.domain)
     logged = iter(await given.classifier.classify(asked))
     results = [next(logged) if isinstance(item, BatchItem) else item for item in parsed]
+    unanswered = [result for result in results if isinstance(result, Unavailable)]
+    if unanswered and len(unanswered) == len(results):
+        raise unanswered[0]
     return ClassifyBatchOut(results=[_result(result, body) for result in results])
 
 

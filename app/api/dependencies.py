@@ -11,17 +11,17 @@ from sqlalchemy import Engine
 
 from app.api.access import Access, access, identity
 from app.api.keyring import KeyRing
+from app.db.guard import Guard
 from app.db.session import UnitOfWork
 from app.errors import DomainNotFound, Malformed, NotFound
-from app.intent.questions import AskedQuestion
 from app.intent.text import normalise
 from app.services.audit import Actor
 from app.services.batches import OpeningRule
 from app.services.domains import NAME
 from app.services.intake import Logged
-from app.serving.batching import GreedyBatcher
 from app.serving.classifier import Classifier, Secret
 from app.serving.follower import Follower
+from app.serving.log import LogWriter, Spooled
 from app.serving.runtime import Runtime
 from app.serving.watcher import Watcher
 
@@ -54,8 +54,9 @@ class Services:
     folder: Follower
     keys: KeyRing
     porter: Follower
-    log: GreedyBatcher[AskedQuestion, Logged]
-    classifier: Classifier[Logged]
+    log: LogWriter[Logged]
+    guard: Guard
+    classifier: Classifier[Logged | Spooled]
     rule: OpeningRule
     lease_seconds: int
     proposal_size: int
@@ -74,7 +75,7 @@ async def unit_of_work(request: Request) -> UnitOfWork:
     """Runs a service in a transaction that is committed before the answer leaves, and sees the caller's domains."""
     work = (await services(request)).work
     allowed = (await access(request)).domain_ids
-    return work if allowed is None else UnitOfWork(work.engine, domain_ids=allowed)
+    return work.for_request(allowed)
 
 
 async def caller(request: Request) -> Actor:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +43,15 @@ MOST_DOMAINS: Final = 50
 OTHER: Final = "other"
 FRESH_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 2.0
+SPOOL_COUNTERS: Final = {
+    "log_degradations": "Times that answers could not be committed",
+    "spool_spooled": "Questions that were spooled",
+    "spool_replayed": "Spooled questions that became rows",
+    "spool_duplicates": "Spooled questions that were rows already",
+    "spool_quarantined": "Spooled questions that no row could be made of",
+    "spool_forgotten": "Spooled questions that were to be forgotten while they waited",
+    "spool_torn": "Torn last frames of spools, of which nobody was told that they are logged",
+}
 
 # A second series for each, with the time when it began: Prometheus does not need it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -71,6 +80,7 @@ class Metrics:
         Info("build", "What runs here", **given).info({"version": __version__})
         ProcessCollector(namespace=PREFIX, registry=self.registry)
         self.registry.register(Parts(self))
+        self.registry.register(LogFigures(self))
         self.registry.register(DatabaseFigures(self._look))
         self._domains: set[str] = set()
 
@@ -191,6 +201,34 @@ class Parts(Collector):
             if given.watcher.seen_at is not None:
                 age.add_metric([], monotonic() - given.watcher.seen_at)
         return [depth, epochs, serving, errors, age]
+
+
+class LogFigures(Collector):
+    """Where the answers of this process go, and what became of those that were spooled."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: there is nothing to read before the application runs."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """The values of now."""
+        degraded = _gauge("log_degraded", "1 while answers are spooled or refused, not committed")
+        rows = _gauge("spooled_questions", "Questions that wait in this process's spools")
+        size = _gauge("spool_bytes", "Size of all spools of this machine")
+        given = self._metrics.services
+        counted: dict[str, int] = {}
+        if given is not None:
+            waiting, taken = given.log.spooled
+            degraded.add_metric([], given.log.degraded_since is not None)
+            rows.add_metric([], waiting)
+            size.add_metric([], taken)
+            counted = {**asdict(given.log.tally), "torn": given.log.torn}
+        yield from (degraded, rows, size)
+        for name, documentation in SPOOL_COUNTERS.items():
+            yield CounterMetricFamily(f"{PREFIX}_{name}", documentation, counted.get(name.split("_")[-1], 0))
 
 
 class DatabaseFigures(Collector):

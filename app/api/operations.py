@@ -41,6 +41,9 @@ class ReadyOut(BaseModel):
 
     status: Literal["ready", "degraded"]
     database: bool
+    degraded_since: datetime | None
+    spooled_rows: int
+    spooled_bytes: int
     domains: list[DomainReadyOut]
 
 
@@ -183,18 +186,17 @@ async def health() -> HealthOut:
 
 
 @router.get("/readyz", response_model=ReadyOut, responses=responses(503, door=False))
-def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
-    """200 whenever `/classify` can answer, without a model too; it says what is degraded.
+async def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
+    """200 whenever `/classify` can answer, without a model or a database too; it says what is degraded, since when.
 
     Which domains there are, it tells whoever may read all that is in them: with keys, only to an admin's.
     """
+    # From memory alone: a database that hangs must not take this route with it.
+    log, away = given.log, given.guard.away_since
     if given.draining:
         return respond(Unavailable("the service is shutting down"))
-    database = True
-    try:
-        given.work.read(domains.states)
-    except Exception:  # Whatever it is, the database does not answer, and no answer could be logged.
-        return respond(Unavailable("the database does not answer"))
+    if not log.can_answer or (away is not None and not log.spools):
+        return respond(Unavailable("the database does not answer, and no further answer can be kept for it"))
     errors = given.watcher.errors
     found = [
         DomainReadyOut(
@@ -206,7 +208,16 @@ def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
         for name, loaded in sorted(given.runtime.loaded.items())
         if who is not None and who.role == ADMIN and who.sees(name)
     ]
-    return ReadyOut(status="degraded" if errors else "ready", database=database, domains=found)
+    rows, size = log.spooled
+    since = min((moment for moment in (away, log.degraded_since) if moment is not None), default=None)
+    return ReadyOut(
+        status="degraded" if errors or since else "ready",
+        database=since is None,
+        degraded_since=since,
+        spooled_rows=rows,
+        spooled_bytes=size,
+        domains=found,
+    )
 
 
 @router.get(

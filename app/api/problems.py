@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.db.guard import DatabaseAway
 from app.errors import IntentError, Malformed, Unavailable
 from app.logs import trace
 
@@ -78,7 +79,8 @@ def malformed(error: RequestValidationError | ValidationError) -> Malformed:
 
 def from_database(error: Exception) -> Unavailable:
     """The database does not answer, or refused: the caller may try again, and hears no more than that."""
-    logger.error("database: %s: %s", type(error).__name__, type(getattr(error, "orig", None)).__name__)
+    level = logging.DEBUG if isinstance(error, DatabaseAway) else logging.ERROR
+    logger.log(level, "database: %s: %s", type(error).__name__, type(getattr(error, "orig", None)).__name__)
     return Unavailable("the database does not answer right now; try again")
 
 
@@ -113,6 +115,7 @@ def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
             response.headers["Allow"] = ", ".join(sorted(_methods_here(request, routes)))
         return response
 
+    @app.exception_handler(DatabaseAway)
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
     @app.exception_handler(StaleDataError)

@@ -1,5 +1,6 @@
 """Bound a session to some domains: what lies in others is not there for it, whatever a service asks."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -79,6 +80,17 @@ def _refuse_foreign_inserts(state: ORMExecuteState, allowed: frozenset[int]) -> 
         if "domain_id" not in row:
             raise OutOfScope("a bounded session inserts rows that name their domain")
         _refuse(row["domain_id"], allowed)
+
+
+def refuse_foreign(session: Session, domain_ids: Iterable[int]) -> None:
+    """For a statement that the listeners above do not see: fail unless the session may write into these domains.
+
+    Raises:
+        OutOfScope: it is bounded to others.
+    """
+    if isinstance(session, ScopedSession):
+        for domain_id in domain_ids:
+            _refuse(domain_id, session.info[_ALLOWED])
 
 
 def _refuse(domain_id: int | None, allowed: frozenset[int]) -> None:

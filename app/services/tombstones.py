@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from app.db.session import database_time
 from app.db.tables import Domain, Tombstone
-from app.services import domains, forgetting
+from app.intent.questions import AskedQuestion
+from app.services import domains, forgetting, quarantine
 from app.services.forgetting import Forgotten
 
 ANY_DOMAIN = "*"
@@ -99,6 +100,45 @@ def conditions(session: Session, stone: Stone) -> Sequence[ColumnElement[bool]]:
     return [forgetting.of_user(what, domain_id, stone.at) for domain_id in ids]
 
 
+def covered(session: Session, asked: Sequence[AskedQuestion]) -> set[str]:
+    """Which of these questions, that are in no table yet, were to be forgotten while they waited."""
+    names = dict(session.execute(select(Domain.id, Domain.name)).tuples().all())
+    values = {question.question_id for question in asked}
+    for question in asked:
+        if question.user_hash is not None:
+            values |= {f"{place}:{question.user_hash}" for place in (names.get(question.domain_id), ANY_DOMAIN)}
+    rows = session.scalars(select(Tombstone).where(Tombstone.value.in_(values) | (Tombstone.kind == "before"))).all()
+    until = {(row.kind, row.value): row.created_at for row in rows if row.kind != "before"}
+    lines = [row.value.partition(":") for row in rows if row.kind == "before"]
+    before = [(name, datetime.fromisoformat(line)) for name, _, line in lines]
+    found = set()
+    for question in asked:
+        places = (names.get(question.domain_id, ANY_DOMAIN), ANY_DOMAIN)
+        ends = [until.get(("user", f"{place}:{question.user_hash}")) for place in places]
+        if (
+            ("question", question.question_id) in until
+            or any(end is not None and question.asked_at <= end for end in ends)
+            or any(name in places and question.asked_at < line for name, line in before)
+        ):
+            found.add(question.question_id)
+    return found
+
+
+def forget_quarantined(session: Session, stone: Stone) -> int:
+    """Forget what a stone covers of the questions in quarantine; how many that were."""
+    if stone.kind == "question":
+        return quarantine.forget_question(session, stone.value)
+    domain, _, what = stone.value.partition(":")
+    domain_id = None
+    if domain != ANY_DOMAIN:
+        domain_id = session.scalar(select(Domain.id).where(Domain.name == domain))
+        if domain_id is None:
+            return 0
+    if stone.kind == "before":
+        return quarantine.forget_before(session, datetime.fromisoformat(what), domain_id)
+    return quarantine.forget_user(session, what, domain_id, stone.at)
+
+
 def replay(session: Session, stones: Sequence[Stone]) -> Forgotten:
     """Forget again what these cover, all of it in this transaction."""
     total = Forgotten()
@@ -106,6 +146,7 @@ def replay(session: Session, stones: Sequence[Stone]) -> Forgotten:
         for condition in conditions(session, stone):
             for slice_ in _slices(session, condition):
                 total.add(slice_)
+        forget_quarantined(session, stone)
     page: int | None = 0
     while page is not None:
         page = forgetting.drop_lost_examples(session, after=page)

@@ -82,7 +82,7 @@ class GreedyBatcher(Generic[In, Out]):
             if not taken:
                 return
             results = self._results([item for item, _ in taken])
-            _deliver([future for _, future in taken], results)
+            deliver([future for _, future in taken], results)
 
     def _results(self, items: Sequence[In]) -> Sequence[Out | Exception]:
         try:
@@ -95,7 +95,8 @@ class GreedyBatcher(Generic[In, Out]):
             return [error] * len(items)
 
 
-def _deliver(futures: Sequence[asyncio.Future[Out]], results: Sequence[Out | Exception]) -> None:
+def deliver(futures: Sequence[asyncio.Future[Out]], results: Sequence[Out | Exception]) -> None:
+    """Give each caller its result, from a thread that is not its loop's."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Out], Out | Exception]]] = {}
     for future, result in zip(futures, results, strict=True):
         by_loop.setdefault(future.get_loop(), []).append((future, result))

@@ -8,6 +8,7 @@ from app.db.tables.counters import Counter
 from app.db.tables.domains import Domain
 from app.db.tables.keys import ApiKey
 from app.db.tables.labels import Label
+from app.db.tables.quarantine import QuarantinedQuestion
 from app.db.tables.questions import UserQuestion
 from app.db.tables.rules import KeywordRule, RuleSet
 from app.db.tables.runs import JobRun, Replica
@@ -28,6 +29,7 @@ __all__ = [
     "Lease",
     "ModelActivation",
     "ModelVersion",
+    "QuarantinedQuestion",
     "Replica",
     "RuleSet",
     "Text",

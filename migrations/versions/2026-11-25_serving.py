@@ -1,0 +1,48 @@
+"""Quarantine for questions that were answered while the database was away and could not be logged afterwards.
+
+Revision: 2026_11_25_serving, after 2026_11_25_rules_keys_figures
+
+Expand only: the code that runs knows nothing of the new table and needs nothing of it.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+from app.db.types import HashText, Id, Json, UtcDateTime, UuidText
+
+revision = "2026_11_25_serving"
+down_revision = "2026_11_25_rules_keys_figures"
+branch_labels = None
+depends_on = None
+
+# Binary comparison: with MySQL's default collation "é" and "e" would be one unique key.
+OPTIONS: dict[str, Any] = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"), ("engine", "InnoDB"))
+}
+
+
+def upgrade() -> None:
+    op.create_table(
+        "intent_quarantined_questions",
+        sa.Column("question_id", UuidText, nullable=False),
+        sa.Column("domain_id", Id, nullable=True),
+        sa.Column("request_id", sa.String(length=255), nullable=True),
+        sa.Column("body_hash", HashText, nullable=False),
+        sa.Column("user_hash", HashText, nullable=True),
+        sa.Column("asked_at", UtcDateTime(), nullable=False),
+        sa.Column("reason", sa.String(length=64), nullable=False),
+        sa.Column("frame", Json, nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("question_id", name=op.f("pk_intent_quarantined_questions")),
+        **OPTIONS,
+    )
+    op.create_index(op.f("ix_intent_quarantined_questions_user_hash"), "intent_quarantined_questions", ["user_hash"])
+    op.create_index(op.f("ix_intent_quarantined_questions_asked_at"), "intent_quarantined_questions", ["asked_at"])
+
+
+def downgrade() -> None:
+    op.drop_table("intent_quarantined_questions")
