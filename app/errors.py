@@ -271,6 +271,13 @@ class Unavailable(IntentError):
     code = "unavailable"
 
 
+class CallerGone(IntentError):
+    """The caller hung up while the question waited for the model."""
+
+    status_code = 499
+    code = "caller_gone"
+
+
 class Overloaded(Unavailable):
     """Too much is queued already; try again."""
 

@@ -20,6 +20,7 @@ from app.api import (
     annotations,
     batches,
     classify,
+    hot_path,
     keywords,
     metrics,
     operations,
@@ -115,8 +116,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_layers(app: FastAPI, settings: Settings) -> None:
     """What every request passes on its way to its route."""
+    metrics, access_level = app.state.metrics, logging.getLevelName(settings.access_log.upper())
+    own_machine = {"allowed_hosts": settings.allowed_hosts, "cors_origins": settings.cors_origins}
     # The last one added is the outermost: refusals, too, reach a browser only with the headers of CORS.
-    app.add_middleware(OwnMachineOnly, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
+    app.add_middleware(OwnMachineOnly, **own_machine)
     app.add_middleware(problems.LastResort)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.cors_origins:
@@ -127,9 +130,8 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    app.add_middleware(
-        Observed, metrics=app.state.metrics, access_level=logging.getLevelName(settings.access_log.upper())
-    )
+    app.add_middleware(Observed, metrics=metrics, access_level=access_level)
+    hot_path.install(app, metrics=metrics, access_level=access_level, own_machine=OwnMachineOnly(app, **own_machine))
 
 
 def build(settings: Settings, metrics: Metrics) -> Services:
