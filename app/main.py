@@ -7,7 +7,8 @@ import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -37,6 +38,7 @@ from app.api.loopback import OwnMachineOnly
 from app.api.metrics import OTHER, Metrics
 from app.api.observing import Observed
 from app.db.session import UnitOfWork, connect
+from app.db.turns import turn_of
 from app.errors import SetupError
 from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
@@ -62,8 +64,11 @@ GATHER_SECONDS = 0.2
 DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service, ready to be started; nothing is opened before it starts."""
+def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
+    """The service, ready to be started; nothing is opened before it starts.
+
+    `figures`: the folder in which the workers of one service leave theirs; without it this process is all of it.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
                 "`intentloop keys create --role admin` closes the door"
             )
         services.porter.start()
+        if app.state.metrics.workers is not None:
+            app.state.metrics.workers.start()
         try:
             yield
         finally:
@@ -91,6 +98,8 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(services.watcher.stop)
             await asyncio.to_thread(services.folder.stop)
             await asyncio.to_thread(services.porter.stop)
+            if app.state.metrics.workers is not None:
+                await asyncio.to_thread(app.state.metrics.workers.stop)
             services.engine.dispose()
 
     # The pages of the API carry their own scripts: a closed network reaches no CDN.
@@ -104,6 +113,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.max_json_depth = settings.max_json_depth
     app.state.metrics = Metrics()
+    if figures is not None:
+        app.state.metrics.share(figures)
     routers = [module.router for module in ROUTED]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     problems.install(app, routes)
@@ -141,8 +152,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     work = UnitOfWork(engine)
     secret = Secret(installation_secret(settings))
     runtime = Runtime(settings.artifacts)
-    # SQLite has one writer, and who finds it busy sleeps and asks again: in one process the two stand in line instead.
-    turn: AbstractContextManager[object] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+    turn = turn_of(engine)
 
     def follow() -> int:
         with turn, metrics.folding():

@@ -65,7 +65,8 @@ def run(*, quick: bool) -> Result:
         few_ms, many_ms = _stats(Path(folder), many)
     print(f"folding {SLICE} questions: {fold_ms:.0f} ms, {fold_ratio:.3f} × without counting")
     print(
-        f"/classify/batch without a model: {per_second:.0f} a second of the loop, {throughput_ratio:.3f} × without watching"
+        f"/classify/batch without a model: {per_second:.0f} a second of the loop, "
+        f"{throughput_ratio:.3f} × without watching"
     )
     print(f"/stats: {few_ms:.2f} ms on 1,000 questions, {many_ms:.2f} ms on {many:,}")
     return Result(
