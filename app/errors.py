@@ -271,6 +271,33 @@ class Unavailable(IntentError):
     code = "unavailable"
 
 
+class RequestTimeout(IntentError):
+    """The request took too long to arrive."""
+
+    status_code = 408
+    code = "request_timeout"
+
+
+class HeadTooLarge(IntentError):
+    """The head of the request is too large."""
+
+    status_code = 431
+    code = "head_too_large"
+
+
+class TooManyConnections(Unavailable):
+    """Too many connections are open; try again."""
+
+    code = "too_many_connections"
+
+
+class CallerGone(IntentError):
+    """The caller hung up while the question waited for the model."""
+
+    status_code = 499
+    code = "caller_gone"
+
+
 class Overloaded(Unavailable):
     """Too much is queued already; try again."""
 

@@ -7,7 +7,8 @@ import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -21,6 +22,7 @@ from app.api import (
     annotations,
     batches,
     classify,
+    hot_path,
     keywords,
     metrics,
     operations,
@@ -38,6 +40,7 @@ from app.api.metrics import OTHER, Metrics
 from app.api.observing import Observed
 from app.db.guard import Guard
 from app.db.session import UnitOfWork, connect, is_outage
+from app.db.turns import turn_of
 from app.errors import SetupError
 from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
@@ -64,8 +67,11 @@ GATHER_SECONDS = 0.2
 DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service, ready to be started; nothing is opened before it starts."""
+def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
+    """The service, ready to be started; nothing is opened before it starts.
+
+    `figures`: the folder in which the workers of one service leave theirs; without it this process is all of it.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -83,6 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
                 "`intentloop keys create --role admin` closes the door"
             )
         services.porter.start()
+        if app.state.metrics.workers is not None:
+            app.state.metrics.workers.start()
         try:
             yield
         finally:
@@ -95,6 +103,8 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(services.folder.stop)
             await asyncio.to_thread(services.porter.stop)
             await asyncio.to_thread(services.guard.stop)
+            if app.state.metrics.workers is not None:
+                await asyncio.to_thread(app.state.metrics.workers.stop)
             services.engine.dispose()
 
     # The pages of the API carry their own scripts: a closed network reaches no CDN.
@@ -108,6 +118,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.max_json_depth = settings.max_json_depth
     app.state.metrics = Metrics()
+    if figures is not None:
+        app.state.metrics.share(figures)
     routers = [module.router for module in ROUTED]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     problems.install(app, routes)
@@ -120,8 +132,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_layers(app: FastAPI, settings: Settings) -> None:
     """What every request passes on its way to its route."""
+    metrics, access_level = app.state.metrics, logging.getLevelName(settings.access_log.upper())
+    own_machine = {"allowed_hosts": settings.allowed_hosts, "cors_origins": settings.cors_origins}
     # The last one added is the outermost: refusals, too, reach a browser only with the headers of CORS.
-    app.add_middleware(OwnMachineOnly, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
+    app.add_middleware(OwnMachineOnly, **own_machine)
     app.add_middleware(problems.LastResort)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.cors_origins:
@@ -132,9 +146,8 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    app.add_middleware(
-        Observed, metrics=app.state.metrics, access_level=logging.getLevelName(settings.access_log.upper())
-    )
+    app.add_middleware(Observed, metrics=metrics, access_level=access_level)
+    hot_path.install(app, metrics=metrics, access_level=access_level, own_machine=OwnMachineOnly(app, **own_machine))
 
 
 def build(settings: Settings, metrics: Metrics) -> Services:
@@ -145,8 +158,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     work = UnitOfWork(engine, guard=guard)
     secret = Secret(installation_secret(settings))
     runtime = Runtime(settings.artifacts)
-    # SQLite has one writer, and who finds it busy sleeps and asks again: in one process the two stand in line instead.
-    turn: AbstractContextManager[object] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+    turn = turn_of(engine)
 
     def follow() -> int:
         with turn, metrics.folding():

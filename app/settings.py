@@ -3,6 +3,7 @@
 Read from the environment (prefix `INTENTLOOP_`) and from a `.env` file. Only composition roots build it.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -39,6 +40,38 @@ class Settings(BaseSettings):
     # The service
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8001, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(
+        1, ge=1, le=64, description="processes of one service, which share its port; each holds every model"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=256, description="threads of a model in each worker; without it the cores, shared out"
+    )
+    max_connections: int = Field(
+        2048, ge=1, le=100_000, description="connections of one worker; the next one is answered 503"
+    )
+    head_seconds: float = Field(
+        10.0, ge=0.1, le=600, description="a request's head must be there by then, or 408 is answered"
+    )
+    body_seconds: float = Field(
+        30.0, ge=0.1, le=3600, description="and its body so long after its head: whoever sends slowly holds nothing"
+    )
+    idle_seconds: float = Field(
+        75.0,
+        ge=0.1,
+        le=3600,
+        description="a connection on which nothing is asked is closed; longer than a proxy keeps its own, so that "
+        "the proxy closes first",
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="at SIGTERM a service is not ready for so long before it stops to accept: as long as a load "
+        "balancer needs to see it",
+    )
+    grace_seconds: float = Field(
+        10.0, ge=0.1, le=3600, description="what is in flight may then take so long before it is given up"
+    )
     max_body_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, le=1 << 30, description="larger bodies are answered 413, unread"
     )
@@ -162,6 +195,11 @@ class Settings(BaseSettings):
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ValueError(f"{value!r} is not a time zone of this machine; Asia/Shanghai is one") from error
         return value
+
+    @property
+    def threads_each(self) -> int:
+        """Threads of a model in each worker."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
     @property
     def zone(self) -> ZoneInfo:

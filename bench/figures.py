@@ -1,4 +1,4 @@
-"""What figures cost: counting beside folding, watching beside `/classify`, and `/stats` on many questions.
+"""What figures cost: counting beside folding, watching beside `/classify/batch`, and `/stats` on many questions.
 
 Anchors: the same code without the part that is measured. Folding without its counters, and a service without the layer
 that counts and names requests, are what the release before did; `/stats` on few questions is what it should cost on
@@ -65,7 +65,8 @@ def run(*, quick: bool) -> Result:
         few_ms, many_ms = _stats(Path(folder), many)
     print(f"folding {SLICE} questions: {fold_ms:.0f} ms, {fold_ratio:.3f} × without counting")
     print(
-        f"/classify without a model: {per_second:.0f} a second of the loop, {throughput_ratio:.3f} × without watching"
+        f"/classify/batch without a model: {per_second:.0f} a second of the loop, "
+        f"{throughput_ratio:.3f} × without watching"
     )
     print(f"/stats: {few_ms:.2f} ms on 1,000 questions, {many_ms:.2f} ms on {many:,}")
     return Result(
@@ -165,15 +166,15 @@ async def _ask(app: FastAPI, stack: Any, count: int) -> float:
 
 
 async def _one(app: FastAPI, stack: Any, number: int) -> int:
-    body = json.dumps({"text": f"第{number}个问题怎么办"}).encode()
+    body = json.dumps({"texts": [f"第{number}个问题怎么办"]}).encode()
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
         "scheme": "http",
-        "path": "/classify",
-        "raw_path": b"/classify",
+        "path": "/classify/batch",
+        "raw_path": b"/classify/batch",
         "root_path": "",
         "query_string": b"",
         "headers": [(b"host", b"127.0.0.1:8001"), (b"content-type", b"application/json")],

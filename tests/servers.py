@@ -90,8 +90,8 @@ def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """The URL of a private PostgreSQL's database `intentloop`."""
+def postgresql(*, fsync: bool = False) -> Iterator[str]:
+    """The URL of a private PostgreSQL's database `intentloop`; `fsync`: as it is run where rows matter."""
     bin_folder = _newest_postgresql() or ""
     initdb, server = _program("initdb", bin_folder), _program("postgres", bin_folder)
     if initdb is None or server is None:
@@ -125,7 +125,7 @@ def postgresql() -> Iterator[str]:
                     "shared_buffers=64MB",
                     # What is tested is what our processes survive, not a power cut of this server.
                     "-c",
-                    "fsync=off",
+                    f"fsync={'on' if fsync else 'off'}",
                 ],
             ),
             stdout=subprocess.DEVNULL,

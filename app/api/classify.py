@@ -155,7 +155,7 @@ async def classify(
     body: ClassifyRequest, given: ServicesDep, who: AccessDep, idempotency_key: IdempotencyKey = None
 ) -> AnswerOut:
     """Name the intent of one question. The answer is in the log before it leaves."""
-    await _require(given, who, body.domain)
+    await require_visible(given, who, body.domain)
     asked = Asked(
         text=body.text,
         domain=body.domain,
@@ -196,7 +196,7 @@ async def classify_batch(
         for position, item in enumerate(parsed)
         if isinstance(item, BatchItem)
     ]
-    await _require(given, who, body.domain)
+    await require_visible(given, who, body.domain)
     await given.classifier.require(body.domain)
     logged = iter(await given.classifier.classify(asked))
     results = [next(logged) if isinstance(item, BatchItem) else item for item in parsed]
@@ -206,7 +206,12 @@ async def classify_batch(
     return ClassifyBatchOut(results=[_result(result, body) for result in results])
 
 
-async def _require(given: Services, who: Access, domain: str) -> None:
+async def require_visible(given: Services, who: Access, domain: str) -> None:
+    """Refuse a domain that the caller may not see.
+
+    Raises:
+        DomainNotFound.
+    """
     # What answers here is the process's memory, which knows every domain: no session bounds it. A domain that the
     # caller may not see takes the way of one that is not there, so that the time says no more than the answer.
     if not who.sees(domain):

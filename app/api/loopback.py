@@ -31,13 +31,14 @@ class OwnMachineOnly:
         # Without its parts the application has started nothing yet, and holds nothing to show.
         services = getattr(scope["app"].state, "services", None) if scope["type"] == "http" else None
         if services is not None and not services.keys.guarded:
-            reason = self._foreign(scope)
+            reason = self.refusal(scope)
             if reason is not None:
                 await respond(ForeignHost(f"{reason}; {REMEDY}"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _foreign(self, scope: Scope) -> str | None:
+    def refusal(self, scope: Scope) -> str | None:
+        """Why this request is not of this machine, or None where it is."""
         named = {b"host": b"", b"origin": None}
         forwarded = False
         for name, value in scope["headers"]:

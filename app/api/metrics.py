@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
+from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ from prometheus_client.utils import floatToGoString
 from app import __version__
 from app.api.access import needs
 from app.api.problems import responses
+from app.api.worker_figures import WorkerFigures
 from app.services import installation
 from app.services.installation import Installation
 
@@ -81,8 +83,18 @@ class Metrics:
         ProcessCollector(namespace=PREFIX, registry=self.registry)
         self.registry.register(Parts(self))
         self.registry.register(LogFigures(self))
-        self.registry.register(DatabaseFigures(self._look))
+        self.database = DatabaseFigures(self._look)
         self._domains: set[str] = set()
+        self.workers: WorkerFigures | None = None
+
+    def share(self, folder: Path) -> None:
+        """Tell of all workers of this service, which leave their figures in this folder."""
+        self.workers = WorkerFigures(folder, [self.registry])
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures: of this process, or of all workers; and those of the database once."""
+        yield from self.registry.collect() if self.workers is None else self.workers.families()
+        yield from self.database.collect()
 
     def logged(self, asked: Iterable[tuple[str, str]]) -> None:
         """Count questions that were answered and committed, each by its domain and its method."""
@@ -320,6 +332,7 @@ def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
     dependencies=[needs("admin", everywhere=True)],
 )
 def metrics(request: Request) -> Response:
-    """Figures of this process and of the installation, for Prometheus."""
+    """Figures of this service and of the installation, for Prometheus."""
     found: Metrics = request.app.state.metrics
-    return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
+    written = generate_latest(found)
+    return Response(written, media_type=CONTENT_TYPE_LATEST)

@@ -14,6 +14,8 @@ logger = logging.getLogger("app.access")
 # A method comes from outside: any other is one of these to the metrics.
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 NO_ROUTE: Final = "none"
+# Nobody hears of an answer that never began: the connection was closed before.
+NOBODY_HEARD: Final = 499
 
 
 class Observed:
@@ -31,8 +33,7 @@ class Observed:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = tracing.bind(headers.get(b"traceparent"), headers.get(tracing.REQUEST_HEADER))
         started = time.perf_counter()
-        # Nobody hears of an answer that never began: the connection was closed before.
-        status = 499
+        status = NOBODY_HEARD
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -44,11 +45,11 @@ class Observed:
         try:
             await self._app(scope, receive, noting)
         finally:
-            self._tell(scope, status, time.perf_counter() - started)
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            self.tell(method, route_of(scope), status, time.perf_counter() - started)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        route = route_of(scope)
+    def tell(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request that is over, and write its line where such lines are wanted."""
         self._requests.count(method, route, status, seconds)
         if logger.isEnabledFor(self._access_level):
             fields = {"method": method, "route": route, "status": status, "duration_ms": round(seconds * 1000, 3)}

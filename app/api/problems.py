@@ -84,6 +84,18 @@ def from_database(error: Exception) -> Unavailable:
     return Unavailable("the database does not answer right now; try again")
 
 
+def rendered(error: Exception) -> JSONResponse:
+    """The response of whatever went wrong behind a route; what nobody foresaw is logged, without what it says."""
+    if isinstance(error, IntentError):
+        return respond(error)
+    if isinstance(error, (DBAPIError, PoolTimeout, StaleDataError)):
+        if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
+            logger.error("statement refused: %s", trace(error))
+        return respond(from_database(error))
+    logger.error("unexpected %s", trace(error))
+    return respond(IntentError("something went wrong here; it has been logged"))
+
+
 class _Http(IntentError):
     """The request was refused."""
 
@@ -120,9 +132,7 @@ def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     @app.exception_handler(PoolTimeout)
     @app.exception_handler(StaleDataError)
     async def _database(_: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
-            logger.error("statement refused: %s", trace(error))
-        return respond(from_database(error))
+        return rendered(error)
 
 
 def _methods_here(request: Request, routes: Sequence[APIRoute]) -> set[str]:
@@ -156,10 +166,10 @@ class LastResort:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            logger.error("unexpected %s", trace(error))
+            response = rendered(error)
             # An answer that has begun cannot become another one: the server then breaks the connection.
             if not begun:
-                await respond(IntentError("something went wrong here; it has been logged"))(scope, receive, send)
+                await response(scope, receive, send)
 
 
 def responses(*statuses: int, door: bool = True) -> dict[int | str, dict[str, Any]]:

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,10 +35,17 @@ logger = logging.getLogger(__name__)
 
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. [default: 8001]")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Processes that answer on this port. [default: 1]")
+]
 
 # Set for the children of `up`, which end with it.
 UNDER_UP = "INTENTLOOP_UNDER_UP"
-GRACE_SECONDS = 10
+# To flush the log and end the threads, after what was in flight.
+STOP_SECONDS = 20.0
+BACKLOG = 2048
+# Files beside connections: databases, artifacts, sockets of the pool.
+OTHER_FILES = 256
 RESTART_SECONDS = 1.0
 
 
@@ -49,40 +58,68 @@ def migrate() -> None:
 
 
 @app.command()
-def serve(host: HostOption = None, port: PortOption = None) -> None:
+def serve(host: HostOption = None, port: PortOption = None, workers: WorkersOption = None) -> None:
     """Run the service: it classifies, logs, and hands questions to labelers. Trains nothing: see `clock`.
 
-    SIGTERM ends it in order: what was accepted is answered first. Exit status: 0 stopped, 1 it could not start.
+    SIGTERM ends it in order: what was accepted is answered first. With several workers one that dies is started
+    again, and SIGHUP replaces them one by one. Exit status: 0 stopped, 1 it could not start.
     """
-    import uvicorn
+    from app.cli.workers import Workers, told
 
-    from app.main import create_app
-
-    given = settings(host=host, port=port)
+    given = settings(host=host, port=port, workers=workers)
     log_to_stderr()
+    as_worker = told()
+    if as_worker is not None:
+        _serve(given, as_worker.listener, figures=as_worker.figures, on_started=as_worker.accept)
+        return
     with database(given) as work:
         _refuse_open_to_others(given, work)
     listener = _listener(given)
-    _stop_with_parent()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(given),
-            # Our handler writes what the server logs, too.
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            # Nothing here needs the caller's address, and none must become what a header says.
-            proxy_headers=False,
-        )
-    )
     logger.info("listening on http://%s:%d (API: /docs)", given.host, listener.getsockname()[1])
+    if given.workers == 1:
+        _serve(given, listener)
+        return
+    listener.listen(BACKLOG)
+    _stop_with_parent()
+    Workers(given, listener).run()
+
+
+def _serve(
+    given: Settings,
+    listener: socket.socket,
+    *,
+    figures: Path | None = None,
+    on_started: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer in this process, until a signal."""
+    from threadpoolctl import threadpool_limits
+
+    from app.api.server import Server
+    from app.main import create_app
+
+    _stop_with_parent()
+    _allow_connections(given)
+    server = Server(create_app(given, figures=figures), given, on_started=on_started)
     # The server stops in order at a signal, and then raises it again for whoever was there before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server.run(sockets=[listener])
+    with threadpool_limits(given.threads_each):
+        server.run(sockets=[listener])
     if not server.started:
         raise SetupError("the service could not start; the lines above say why")
+
+
+def _allow_connections(given: Settings) -> None:
+    """Raise what the system allows this process to the connections that it may hold, as far as it may."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = given.max_connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 @app.command()
@@ -108,19 +145,19 @@ def clock() -> None:
 
 
 @app.command()
-def up(host: HostOption = None, port: PortOption = None) -> None:
+def up(host: HostOption = None, port: PortOption = None, workers: WorkersOption = None) -> None:
     """Run everything on one machine: migrate, then service and clock together until Ctrl-C.
 
     A clock that dies is started again. Exit status: 0 stopped, 1 the service could not start or died.
     """
-    given = settings(host=host, port=port)
+    given = settings(host=host, port=port, workers=workers)
     _check_timetable(given)
     log_to_stderr()
     stop = _stopped_by_signals()
     _migrate(given)
     with database(given) as work:
         _refuse_open_to_others(given, work)
-    service = _start("serve", "--host", given.host, "--port", str(given.port))
+    service = _start("serve", "--host", given.host, "--port", str(given.port), "--workers", str(given.workers))
     keeper = _start("clock")
     try:
         while not stop.wait(0.2):
@@ -135,7 +172,7 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
         for process in (service, keeper):
             process.terminate()
         for process in (service, keeper):
-            _wait(process)
+            _wait(process, given.drain_seconds + given.grace_seconds + STOP_SECONDS)
 
 
 @app.command()
@@ -265,9 +302,9 @@ def _stop_with_parent() -> None:
     threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
     try:
-        process.wait(timeout=GRACE_SECONDS + 5)
+        process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         logger.error("process %d did not stop and is killed", process.pid)
         process.kill()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from app.intent.text import MaskedText
@@ -94,16 +94,17 @@ class Decision:
 
     verdicts: tuple[Verdict, ...]
     threshold: float
+    deciding: Verdict | None = field(init=False, compare=False)
+    """The verdict that stood; where none did, the most confident guess, the first of equal ones.
 
-    @property
-    def deciding(self) -> Verdict | None:
-        """The verdict that stood; where none did, the most confident guess, the first of equal ones.
+    What another verdict has taken in is part of it, and does not decide beside it.
+    """
 
-        What another verdict has taken in is part of it, and does not decide beside it.
-        """
+    def __post_init__(self) -> None:
+        """Find the deciding verdict once: every other value of a decision is read from it."""
         fused = {tier for verdict in self.verdicts if verdict.label_id is not None for tier in verdict.fuses}
         guesses = [verdict for verdict in self.verdicts if verdict.label_id is not None and verdict.tier not in fused]
-        return max(guesses, key=_surety, default=None)
+        object.__setattr__(self, "deciding", max(guesses, key=_surety, default=None))
 
     @property
     def label_id(self) -> int | None:

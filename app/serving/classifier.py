@@ -1,14 +1,13 @@
 """The way of a question: clean, mask, decide, log, answer; no answer leaves before its row is committed."""
 
 import asyncio
-import hashlib
 import hmac
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from app.errors import DomainNotFound, TextRefused, Unavailable
 from app.intent.cascade import Decision, decide_many
@@ -19,10 +18,14 @@ from app.serving.batching import GreedyBatcher
 from app.serving.runtime import Loaded, Runtime
 
 Logged = TypeVar("Logged")
+Inference: TypeAlias = "GreedyBatcher[tuple[Loaded, MaskedText], Decision]"
 INFERENCE_SIZE = 32
 # Characters of one request that are cleaned between two answers; more would make everybody wait, and go to a thread.
 CLEANED_AT_ONCE = 2_000
 DRAIN_POLL_SECONDS = 0.01
+# So many domains, at most, have an inference thread of their own; more share them.
+MOST_THREADS = 64
+_BODY = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,10 @@ class Secret:
 
     def of_body(self, body: Mapping[str, Any]) -> str:
         """The keyed hash by which two requests with one id are compared, before anything is masked."""
-        return self._hash("body", json.dumps(body, sort_keys=True, ensure_ascii=False, default=str))
+        return self._hash("body", _BODY.encode(body))
 
     def _hash(self, kind: str, value: str) -> str:
-        return hmac.new(self._key, f"{kind}\n{value}".encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, f"{kind}\n{value}".encode(), "sha256").hex()
 
 
 def cleaned(raw: str) -> MaskedText:
@@ -95,14 +98,19 @@ class Classifier(Generic[Logged]):
         self._refresh = refresh
         self._log = log
         self._secret = secret
-        self._inference: GreedyBatcher[tuple[Loaded, MaskedText], Decision] = GreedyBatcher(
-            _decide, size=INFERENCE_SIZE, capacity=capacity, name="inference"
-        )
+        self._capacity = capacity
+        # One thread for each domain, and so for each loaded model: a slow one does not stop a fast one.
+        self._inference: dict[int, Inference] = {}
         self._in_flight = 0
         self._closing = False
 
-    async def classify(self, asked: Sequence[Asked]) -> list[Logged | BaseException]:
+    async def classify(
+        self, asked: Sequence[Asked], *, gone: Callable[[], bool] | None = None
+    ) -> list[Logged | BaseException]:
         """One logged answer, or one error, for each question, in order.
+
+        `gone`: whether the caller has hung up; questions that still wait for the model are then dropped. Those that it
+        has decided are logged all the same.
 
         Raises:
             Overloaded: the queues are full.
@@ -112,14 +120,14 @@ class Classifier(Generic[Logged]):
             raise Unavailable("the service is shutting down")
         self._in_flight += 1
         try:
-            return await self._classify(asked)
+            return await self._classify(asked, gone)
         finally:
             self._in_flight -= 1
 
     @property
     def waiting(self) -> int:
-        """How many questions wait for the model."""
-        return self._inference.waiting
+        """How many questions wait for the models."""
+        return sum(batcher.waiting for batcher in list(self._inference.values()))
 
     async def require(self, domain: str) -> None:
         """Look for a domain, in the database too when this process does not know it yet.
@@ -137,37 +145,52 @@ class Classifier(Generic[Logged]):
         self._closing = True
         while self._in_flight:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-        await asyncio.to_thread(self._inference.close)
+        for batcher in self._inference.values():
+            await asyncio.to_thread(batcher.close)
 
-    async def _classify(self, asked: Sequence[Asked]) -> list[Logged | BaseException]:
+    async def _classify(self, asked: Sequence[Asked], gone: Callable[[], bool] | None) -> list[Logged | BaseException]:
         start = time.perf_counter()
-        if any(self._runtime.find(question.domain) is None for question in asked):
+        find = self._runtime.find
+        if any(find(question.domain) is None for question in asked):
             await asyncio.to_thread(self._refresh)
         if sum(len(question.text) for question in asked) > CLEANED_AT_ONCE:
             texts = await asyncio.to_thread(_clean_each, asked)
         else:
             texts = _clean_each(asked)
-        results: dict[int, Logged | BaseException] = {}
-        ready: list[tuple[int, Asked, MaskedText, Loaded]] = []
+        results: list[Logged | BaseException | None] = [None] * len(asked)
+        ready: dict[int, list[tuple[int, Loaded, MaskedText]]] = {}
         for position, (question, text) in enumerate(zip(asked, texts, strict=True)):
-            loaded = self._runtime.find(question.domain)
+            loaded = find(question.domain)
             if loaded is None:
                 results[position] = DomainNotFound("there is no domain of this name")
             elif isinstance(text, TextRefused):
                 results[position] = text
             else:
-                ready.append((position, question, text, loaded))
-        decisions = await self._inference.submit([(loaded, text) for *_, text, loaded in ready])
+                ready.setdefault(loaded.release.state.domain_id, []).append((position, loaded, text))
         rows: list[AskedQuestion] = []
         logged_positions: list[int] = []
-        for (position, question, text, loaded), decision in zip(ready, decisions, strict=True):
-            if isinstance(decision, BaseException):
-                results[position] = decision
-            else:
-                rows.append(self._row(question, text, loaded, decision, start))
-                logged_positions.append(position)
-        results.update(zip(logged_positions, await self._log.submit(rows), strict=True))
-        return [results[position] for position in range(len(asked))]
+        for domain_id, group in ready.items():
+            items = [(loaded, text) for _, loaded, text in group]
+            decisions = await self._batcher(domain_id).submit(items, gone=gone)
+            for (position, loaded, text), decision in zip(group, decisions, strict=True):
+                if isinstance(decision, BaseException):
+                    results[position] = decision
+                else:
+                    rows.append(self._row(asked[position], text, loaded, decision, start))
+                    logged_positions.append(position)
+        if rows:
+            for position, logged in zip(logged_positions, await self._log.submit(rows), strict=True):
+                results[position] = logged
+        return results  # type: ignore[return-value]  # every place is filled by now
+
+    def _batcher(self, domain_id: int) -> Inference:
+        key = domain_id % MOST_THREADS
+        found = self._inference.get(key)
+        if found is None:
+            found = self._inference[key] = GreedyBatcher(
+                _decide, size=INFERENCE_SIZE, capacity=self._capacity, name=f"inference-{key}", skips_abandoned=True
+            )
+        return found
 
     def _row(
         self, question: Asked, text: MaskedText, loaded: Loaded, decision: Decision, start: float
@@ -211,6 +234,9 @@ def _clean_each(asked: Sequence[Asked]) -> list[MaskedText | TextRefused]:
 
 def _decide(items: Sequence[tuple[Loaded, MaskedText]]) -> list[Decision | Exception]:
     """Decide a mixed list: the texts of each release together."""
+    first = items[0][0]
+    if all(loaded is first for loaded, _ in items):
+        return list(decide_many([text for _, text in items], first.tiers, threshold=first.release.threshold))
     decided: dict[int, Decision] = {}
     groups: dict[int, list[int]] = {}
     for position, (loaded, _) in enumerate(items):

@@ -6,7 +6,6 @@ is away, it takes what waits and spools it. So a healthy write is handed to no o
 nobody.
 """
 
-import asyncio
 import logging
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import Generic, TypeVar
 from app.errors import Overloaded, RequestIdConflict, SpoolFull, Unavailable
 from app.intent.questions import AskedQuestion
 from app.logs import trace
-from app.serving.batching import deliver
+from app.serving.batching import Call, deliver
 from app.serving.spool import Key, Spool
 
 Out = TypeVar("Out")
@@ -42,7 +41,8 @@ class Spooled:
     question: AskedQuestion
 
 
-Pair = tuple[AskedQuestion, asyncio.Future[Out | Spooled]]
+# A question, whose it is, and its place among theirs.
+Entry = tuple[AskedQuestion, Call, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ class LogWriter(Generic[Out]):
         self._size = size
         self._capacity = capacity
         self._patience_seconds = patience_seconds
-        self._waiting: deque[Pair[Out]] = deque()
+        self._waiting: deque[Entry] = deque()
         self._lock = threading.RLock()
         self._log_wakes = threading.Condition(self._lock)
         self._spooler_wakes = threading.Condition(self._lock)
         # Guarded by the lock.
-        self._writing: list[Pair[Out]] | None = None
+        self._writing: list[Entry] | None = None
         self._writing_since = 0.0
         self._spooling = False
         self._holding_since: float | None = None
@@ -156,16 +156,17 @@ class LogWriter(Generic[Out]):
             Overloaded: the queue has no room for all of them: an answer now, not a slow one later.
             Unavailable: the service is shutting down.
         """
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Out | Spooled]] = [loop.create_future() for _ in items]
+        call = Call(len(items), None)
         with self._lock:
             if self._closed:
                 raise Unavailable("the service is shutting down")
             if len(self._waiting) + len(items) > self._capacity:
                 raise Overloaded(f"more than {self._capacity} questions are waiting")
-            self._waiting.extend(zip(items, futures, strict=True))
+            self._waiting.extend([(item, call, place) for place, item in enumerate(items)])
             (self._log_wakes if self._degraded_since is None else self._spooler_wakes).notify()
-        return await asyncio.gather(*futures, return_exceptions=True)
+        if items:
+            await call.future
+        return call.results
 
     def close(self) -> None:
         """Bring what is queued into the database or onto the disk, then stop."""
@@ -217,14 +218,14 @@ class LogWriter(Generic[Out]):
         if found:
             self._degrade(f"{found} questions that another process spooled come first")
 
-    def _take(self) -> list[Pair[Out]]:
+    def _take(self) -> list[Entry]:
         return [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
 
-    def _write(self, group: list[Pair[Out]]) -> None:
+    def _write(self, group: list[Entry]) -> None:
         failed: Exception | None = None
         results: Sequence[Out | Exception] = []
         try:
-            results = self._database.write([question for question, _ in group])
+            results = self._database.write([question for question, _, _ in group])
         except Exception as error:  # The edge of the thread: it must live on, and the callers must hear of it.
             failed = error
         with self._lock:
@@ -240,9 +241,9 @@ class LogWriter(Generic[Out]):
             logger.info("a write that was given up has ended: %s", "committed" if failed is None else _cause(failed))
         elif failed is not None:
             logger.warning("log failed for %d questions: %s", len(group), _cause(failed))
-            deliver([future for _, future in group], [failed] * len(group))
+            deliver(group, [failed] * len(group))
         else:
-            deliver([future for _, future in group], results)
+            deliver(group, results)
 
     def _recover(self) -> bool:
         """Ask for the database and hand on what waits; whether the log is in the database again."""
@@ -312,9 +313,9 @@ class LogWriter(Generic[Out]):
             with self._lock:
                 self._spooling = False
                 self._log_wakes.notify()
-            deliver([future for _, future in group], results)
+            deliver(group, results)
 
-    def _due(self) -> list[Pair[Out]]:
+    def _due(self) -> list[Entry]:
         """What must not wait for the database any longer."""
         now = time.monotonic()
         if self._writing is not None and now - self._writing_since >= self._patience_seconds:
@@ -324,13 +325,13 @@ class LogWriter(Generic[Out]):
         held = self._holding_since is not None and now - self._holding_since < self._patience_seconds
         return [] if self._degraded_since is None or held else self._take()
 
-    def _kept(self, group: Sequence[Pair[Out]]) -> Sequence[Out | Spooled | Exception]:
+    def _kept(self, group: Sequence[Entry]) -> Sequence[Out | Spooled | Exception]:
         spool = self._spool
         if spool is None:
             return [Unavailable(AWAY) for _ in group]
         new: dict[Key, AskedQuestion] = {}
         firsts: list[tuple[AskedQuestion, AskedQuestion]] = []
-        for question, _ in group:
+        for question, _, _ in group:
             key = (question.domain_id, question.request_id or question.question_id)
             first = new.get(key) or (spool.find(key) if question.request_id else None)
             firsts.append((question, first or new.setdefault(key, question)))
