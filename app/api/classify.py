@@ -83,7 +83,12 @@ class AnswerOut(BaseModel):
     route_used: list[str]
     model_version: str | None
     latency_ms: float | None
-    logged: Literal["db", "spooled"]
+    logged: Literal["spooled"] | None = Field(
+        None,
+        # In the database is what every answer is: only what is not says so.
+        exclude_if=lambda value: value is None,
+        description="there only while the database is away: `spooled`, durable on the service's own disk",
+    )
 
 
 class ItemErrorOut(BaseModel):
@@ -141,7 +146,7 @@ def answer(logged: Answered | Spooled, domain: str, topk: int) -> AnswerOut:
         route_used=row.route_used,
         model_version=row.model_version,
         latency_ms=row.latency_ms,
-        logged="spooled" if isinstance(logged, Spooled) else "db",
+        logged="spooled" if isinstance(logged, Spooled) else None,
     )
 
 

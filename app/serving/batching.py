@@ -138,7 +138,7 @@ class GreedyBatcher(Generic[In, Out]):
 def deliver(entries: Sequence[tuple[Any, Call, int]], results: Sequence[Any]) -> None:
     """Put results in their places, and wake those who have all of theirs, from a thread that is not their loop's."""
     whole: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    # Two threads may each have a part of one call: a count that one of them lost would leave its caller waiting for ever.
+    # Two threads may each have a part of one call: a count that one of them lost would leave its caller waiting.
     with _delivering:
         for (_, call, place), result in zip(entries, results, strict=True):
             call.results[place] = result
