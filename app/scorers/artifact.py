@@ -31,8 +31,19 @@ _SAFE_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
-class ArtifactCorrupt(ValueError):
+class ArtifactUnusable(ValueError):
+    """An artifact cannot be served here."""
+
+
+class ArtifactCorrupt(ArtifactUnusable):
     """The folder is not the artifact that was registered, or it does not answer as it did when it was trained."""
+
+
+class LibraryMissing(ArtifactUnusable):
+    """The artifact may be whole, but what its form needs is not installed here."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"it needs {library}, which is not installed: pip install 'intentloop[{extra}]'")
 
 
 class Scorer(Protocol):
@@ -51,6 +62,7 @@ class Manifest:
     """What an artifact says about itself. `facts` is the whole document; the other fields are read from it."""
 
     recipe: str
+    scorer: str
     label_ids: tuple[int, ...]
     label_paths: tuple[str, ...]
     left_out_label_ids: tuple[int, ...]
@@ -84,7 +96,8 @@ def canonical_json(value: object) -> bytes:
 def seal(folder: Path, facts: Mapping[str, Any]) -> str:
     """Write the manifest over every file that is in `folder`, flush all to disk, and return the artifact's digest.
 
-    `facts` needs `recipe`, `labels`, `left_out_labels`, `temperature`, `counts`, `taxonomy_digest` and `items_digest`.
+    `facts` needs `recipe`, `labels`, `left_out_labels`, `temperature`, `counts`, `taxonomy_digest` and `items_digest`,
+    and `scorer`, the form, where it is not the recipe's own.
     """
     files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
     manifest = canonical_json({**facts, "format_version": FORMAT_VERSION, "files": files})
@@ -210,8 +223,17 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactCorrupt: it is not one.
     """
-    _require_plain_file(path, MAX_FILE_BYTES)
-    return _json_object(path.read_bytes(), path.name)
+    return _json_object(read_content(path), path.name)
+
+
+def read_content(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a plain file of bounded size.
+
+    Raises:
+        ArtifactCorrupt: it is not one.
+    """
+    _require_plain_file(path, max_bytes)
+    return path.read_bytes()
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -259,6 +281,8 @@ def _parse_manifest(content: bytes) -> Manifest:
     try:
         manifest = Manifest(
             recipe=str(facts["recipe"]),
+            # A recipe with a form of its own need not name it.
+            scorer=str(facts.get("scorer", facts["recipe"])),
             label_ids=tuple(int(label["id"]) for label in facts["labels"]),
             label_paths=tuple(str(label["path"]) for label in facts["labels"]),
             left_out_label_ids=tuple(int(label["id"]) for label in facts["left_out_labels"]),
