@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from app.scorers.artifact import ArtifactCorrupt, Scorer, read_manifest
+from app.scorers.artifact import ArtifactCorrupt, LibraryMissing, Scorer, read_manifest
 from app.scorers.ngram import NgramScorer
 from app.scorers.onnx import OnnxScorer
 
@@ -14,6 +15,20 @@ LOADERS: Mapping[str, Callable[[Path, int], Scorer]] = {
     "ngram": lambda folder, _threads: NgramScorer.load(folder),
     "onnx": lambda folder, threads: OnnxScorer.load(folder, threads=threads),
 }
+# What a form needs beyond the service's own libraries, and the extra that brings it.
+_LIBRARIES: Mapping[str, tuple[str, Sequence[str]]] = {"onnx": ("onnx", ("onnxruntime", "tokenizers"))}
+
+
+def require_libraries(form: str) -> None:
+    """Ask whether an artifact of this form could be loaded here, without loading anything.
+
+    Raises:
+        LibraryMissing: what the form needs is not installed.
+    """
+    extra, libraries = _LIBRARIES.get(form, ("", ()))
+    for library in libraries:
+        if find_spec(library) is None:
+            raise LibraryMissing(library, extra)
 
 
 def load_scorer(folder: Path, *, threads: int = 1) -> Scorer:
@@ -29,4 +44,5 @@ def load_scorer(folder: Path, *, threads: int = 1) -> Scorer:
     form = read_manifest(folder).scorer
     if form not in LOADERS:
         raise ArtifactCorrupt(f"this service cannot load the recipe {form[:40]!r}; it knows {', '.join(LOADERS)}")
+    require_libraries(form)
     return LOADERS[form](folder, threads)

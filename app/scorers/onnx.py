@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from app.intent.arrays import FloatArray
 from app.scorers.artifact import (
     ArtifactCorrupt,
-    LibraryMissing,
     canonical_json,
     read_arrays,
     read_content,
@@ -110,7 +109,6 @@ class OnnxScorer:
 
         Raises:
             ArtifactCorrupt: graph, tokenizer and settings do not belong together.
-            LibraryMissing: onnxruntime or tokenizers is not installed.
         """
         if model.head["bias"].shape != (len(label_ids),):
             raise ArtifactCorrupt(f"{HEAD} does not have one column for each label of the manifest")
@@ -128,7 +126,6 @@ class OnnxScorer:
 
         Raises:
             ArtifactCorrupt: a file is damaged, or the files do not belong together.
-            LibraryMissing: onnxruntime or tokenizers is not installed.
         """
         manifest = read_manifest(folder)
         return cls(read_model(folder), manifest.label_ids, manifest.temperature, threads=threads)
@@ -207,7 +204,7 @@ def _settings(document: Mapping[str, Any]) -> EncoderSettings:
     lengths = ((settings.max_length, 2, MOST_LENGTH), (settings.dimension, 1, MOST_DIMENSION))
     if not all(type(value) is int and low <= value <= high for value, low, high in lengths):
         raise ArtifactCorrupt(f"{ENCODER} holds a length that no training writes")
-    if type(settings.alone) is not bool or settings.head not in HEADS:
+    if type(settings.alone) is not bool or settings.head not in tuple(HEADS):
         raise ArtifactCorrupt(f"{ENCODER} names a head or a way of running that this service does not know")
     return settings
 
@@ -224,10 +221,8 @@ def _check_head(settings: EncoderSettings, head: Mapping[str, NDArray[Any]]) -> 
 
 
 def _open_tokenizer(content: bytes, max_length: int) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise LibraryMissing("tokenizers", "onnx") from error
+    from tokenizers import Tokenizer
+
     # Its own pool of threads would work beside ours on the same cores, and dies in a forked process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -240,10 +235,8 @@ def _open_tokenizer(content: bytes, max_length: int) -> Any:
 
 
 def _open_session(graph: bytes, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise LibraryMissing("onnxruntime", "onnx") from error
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

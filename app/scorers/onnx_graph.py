@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from app.scorers.artifact import ArtifactCorrupt
 
-MOST_PARTS = 200_000
+MOST_PARTS = 50_000
 MOST_DEPTH = 16
 # By kind of message: the numbers of the fields that hold further messages, from onnx.proto.
 _PARTS: Mapping[str, Mapping[int, str]] = {
