@@ -242,6 +242,8 @@ def _open_session(graph: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     # A thread that spins while it waits takes the core from the next worker.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The arena would keep the memory of the largest run for ever, and was no faster.
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
