@@ -12,7 +12,7 @@ from app.intent.gate import FirstProof, Rival, judge, judge_first
 from app.intent.releases import Release
 from app.scorers import load_scorer
 from app.scorers.artifact import (
-    ArtifactCorrupt,
+    ArtifactUnusable,
     OutOfFold,
     Scorer,
     check_reference_answers,
@@ -61,7 +61,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         scorer = load_scorer(folder)
         check_reference_answers(scorer, folder)
         out_of_fold = read_out_of_fold(folder)
-    except ArtifactCorrupt as error:
+    except ArtifactUnusable as error:
         raise NotProven(f"the trainer's artifact is not usable: {error}") from error
     release = context.work.read(domains.release, claimed.domain.id)
     if unknown := [label_id for label_id in scorer.label_ids if label_id not in release.paths]:
@@ -163,7 +163,7 @@ def _rivals(context: JobContext, claimed: batches.Claimed, gold: Gold) -> list[R
         try:
             verify(folder, version.artifact_digest)
             scorer = load_scorer(folder)
-        except (ArtifactCorrupt, OSError) as error:
+        except (ArtifactUnusable, OSError) as error:
             # A rival that is gone cannot stand against the candidate, and must not stop the loop.
             logger.warning("version %s cannot be compared with: %s", version.version, error)
             continue

@@ -9,7 +9,7 @@ import numpy as np
 from app.intent.evaluation import evaluate_answers
 from app.intent.gate import Rival, judge
 from app.scorers import load_scorer
-from app.scorers.artifact import ArtifactCorrupt, read_manifest, read_out_of_fold, verify
+from app.scorers.artifact import ArtifactUnusable, read_manifest, read_out_of_fold, verify
 from app.services import domains, rule_proofs
 from app.services.rule_proofs import RuleProof, Trial
 from jobs import pairing
@@ -66,7 +66,7 @@ def _prove(context: JobContext, tried: Trial) -> RuleProof | None:
     try:
         verify(folder, tried.version.artifact_digest)
         scorer, manifest, out_of_fold = load_scorer(folder), read_manifest(folder), read_out_of_fold(folder)
-    except (ArtifactCorrupt, OSError) as error:
+    except (ArtifactUnusable, OSError) as error:
         logger.warning("rules of domain %s cannot be tried: %s", tried.domain, error)
         return None
     known = context.work.read(rule_proofs.texts, out_of_fold.text_ids.tolist())

@@ -58,7 +58,9 @@ def test_services_never_open_a_transaction() -> None:
         } & set(path.read_text(encoding="utf-8").split()), path.name
 
 
-@pytest.mark.parametrize("heavy", ["torch", "transformers", "sklearn", "scipy", "matplotlib", "apscheduler"])
+@pytest.mark.parametrize(
+    "heavy", ["torch", "transformers", "sklearn", "scipy", "matplotlib", "apscheduler", "onnxruntime", "tokenizers"]
+)
 def test_web_process_imports_nothing_heavy(heavy: str) -> None:
     # In a process of its own: this one has imported everything by now.
     code = f"import app.main, app.scorers, sys; sys.exit(any(name.split('.')[0] == {heavy!r} for name in sys.modules))"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.operations import check_database, check_loop, check_machine
+from app.operations import check_database, check_loop, check_machine, check_scorers
 from app.operations.findings import Check, Finding, Patient
 
 # A failing one of these, and there is no use in asking the database more.
@@ -25,6 +25,7 @@ LOOP: Sequence[Check] = (
     check_loop.processes,
     check_loop.jobs,
     check_loop.artifacts,
+    check_scorers.libraries,
     check_loop.versions,
     check_loop.training,
     check_loop.backlog,

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from app.scorers.artifact import ArtifactCorrupt, Scorer, read_manifest
+from app.scorers.artifact import ArtifactCorrupt, LibraryMissing, Scorer, read_manifest
 from app.scorers.ngram import NgramScorer
+from app.scorers.onnx import OnnxScorer
 
-LOADERS: Mapping[str, Callable[[Path], Scorer]] = {
-    "ngram": NgramScorer.load,
+# By the form of the artifact, which several recipes may share. The second argument is the number of threads.
+LOADERS: Mapping[str, Callable[[Path, int], Scorer]] = {
+    "ngram": lambda folder, _threads: NgramScorer.load(folder),
+    "onnx": lambda folder, threads: OnnxScorer.load(folder, threads=threads),
 }
+# What a form needs beyond the service's own libraries, and the extra that brings it.
+_LIBRARIES: Mapping[str, tuple[str, Sequence[str]]] = {"onnx": ("onnx", ("onnxruntime", "tokenizers"))}
 
 
-def load_scorer(folder: Path) -> Scorer:
-    """Load an artifact. Nothing is proved here: call `artifact.verify` before and `check_reference_answers` after.
+def require_libraries(form: str) -> None:
+    """Ask whether an artifact of this form could be loaded here, without loading anything.
 
     Raises:
-        ArtifactCorrupt: the folder holds no artifact, or one of a recipe that this service does not know.
+        LibraryMissing: what the form needs is not installed.
     """
-    recipe = read_manifest(folder).recipe
-    if recipe not in LOADERS:
-        raise ArtifactCorrupt(f"this service cannot load the recipe {recipe[:40]!r}; it knows {', '.join(LOADERS)}")
-    return LOADERS[recipe](folder)
+    extra, libraries = _LIBRARIES.get(form, ("", ()))
+    for library in libraries:
+        if find_spec(library) is None:
+            raise LibraryMissing(library, extra)
+
+
+def load_scorer(folder: Path, *, threads: int = 1) -> Scorer:
+    """Load an artifact. Nothing is proved here: call `artifact.verify` before and `check_reference_answers` after.
+
+    Args:
+        threads: how many compute one answer, where the form can use more than one.
+
+    Raises:
+        ArtifactCorrupt: the folder holds no artifact, or one of a form that this service does not know.
+        LibraryMissing: what the form needs is not installed.
+    """
+    form = read_manifest(folder).scorer
+    if form not in LOADERS:
+        raise ArtifactCorrupt(f"this service cannot load the recipe {form[:40]!r}; it knows {', '.join(LOADERS)}")
+    require_libraries(form)
+    return LOADERS[form](folder, threads)

@@ -31,8 +31,19 @@ _SAFE_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
-class ArtifactCorrupt(ValueError):
+class ArtifactUnusable(ValueError):
+    """An artifact cannot be served here."""
+
+
+class ArtifactCorrupt(ArtifactUnusable):
     """The folder is not the artifact that was registered, or it does not answer as it did when it was trained."""
+
+
+class LibraryMissing(ArtifactUnusable):
+    """The artifact may be whole, but what its form needs is not installed here."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"it needs {library}, which is not installed: pip install 'intentloop[{extra}]'")
 
 
 class Scorer(Protocol):
@@ -46,11 +57,22 @@ class Scorer(Protocol):
         """Shape (n_texts, n_labels), in [0, 1]; rows sum to 1. A text's row does not depend on its neighbours."""
 
 
+class EmbeddingScorer(Scorer, Protocol):
+    """A scorer that also tells where its encoder puts a text: for selection by distance, and for heads of their own."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (n_texts, dimension), in the order of `texts`."""
+
+    def judge(self, embeddings: NDArray[np.float32]) -> FloatArray:
+        """`probabilities` of the texts with these embeddings."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What an artifact says about itself. `facts` is the whole document; the other fields are read from it."""
 
     recipe: str
+    scorer: str
     label_ids: tuple[int, ...]
     label_paths: tuple[str, ...]
     left_out_label_ids: tuple[int, ...]
@@ -84,7 +106,8 @@ def canonical_json(value: object) -> bytes:
 def seal(folder: Path, facts: Mapping[str, Any]) -> str:
     """Write the manifest over every file that is in `folder`, flush all to disk, and return the artifact's digest.
 
-    `facts` needs `recipe`, `labels`, `left_out_labels`, `temperature`, `counts`, `taxonomy_digest` and `items_digest`.
+    `facts` needs `recipe`, `labels`, `left_out_labels`, `temperature`, `counts`, `taxonomy_digest` and `items_digest`,
+    and `scorer`, the form, where it is not the recipe's own.
     """
     files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
     manifest = canonical_json({**facts, "format_version": FORMAT_VERSION, "files": files})
@@ -136,20 +159,20 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_references(folder: Path, scorer: Scorer, texts: Sequence[str]) -> None:
-    """Record what the serving scorer answers to `texts`, so that every later load can be compared with it."""
-    answers = [[float(p) for p in row] for row in scorer.probabilities(texts)]
+    """Record what the serving scorer answers to each of `texts`, so that every later load can be compared with it."""
+    answers = [[float(p) for p in row] for row in _answers_alone(scorer, texts)]
     document = {"label_ids": list(scorer.label_ids), "texts": list(texts), "probabilities": answers}
     (folder / REFERENCES).write_bytes(canonical_json(document))
 
 
 def check_reference_answers(scorer: Scorer, folder: Path, tolerance: float = 1e-4) -> None:
-    """Compare the loaded scorer's answers with the recorded ones. "It loaded" is not "it is right".
+    """Compare the loaded scorer's answers with the recorded ones, alone and in one list. "It loaded" is not "right".
 
     Args:
         tolerance: largest absolute difference of a probability that still counts as the same answer.
 
     Raises:
-        ArtifactCorrupt: labels, shape, or an answer differ.
+        ArtifactCorrupt: labels, shape, or an answer differ, or a text's answer depends on its neighbours.
     """
     document = read_document(folder / REFERENCES)
     try:
@@ -160,11 +183,18 @@ def check_reference_answers(scorer: Scorer, folder: Path, tolerance: float = 1e-
         raise ArtifactCorrupt(f"{REFERENCES} does not hold reference answers") from error
     if label_ids != scorer.label_ids:
         raise ArtifactCorrupt("the scorer's labels are not those of the reference answers")
-    answers = scorer.probabilities(texts)
-    if answers.shape != expected.shape or not np.isfinite(answers).all():
+    alone, together = _answers_alone(scorer, texts), scorer.probabilities(texts)
+    if alone.shape != expected.shape or together.shape != expected.shape or not np.isfinite([alone, together]).all():
         raise ArtifactCorrupt("the scorer's answers are not probabilities over the artifact's labels")
-    if len(texts) and (worst := float(np.abs(answers - expected).max())) > tolerance:
+    if len(texts) and (worst := float(np.abs(alone - expected).max())) > tolerance:
         raise ArtifactCorrupt(f"a reference answer is off by {worst:.2g}, more than {tolerance:.2g}")
+    if len(texts) and (worst := float(np.abs(alone - together).max())) > tolerance:
+        raise ArtifactCorrupt(f"a reference answer moves by {worst:.2g} with the texts beside it")
+
+
+def _answers_alone(scorer: Scorer, texts: Sequence[str]) -> FloatArray:
+    rows = [scorer.probabilities([text]) for text in texts]
+    return np.vstack(rows) if rows else scorer.probabilities([])
 
 
 def write_out_of_fold(folder: Path, scores: OutOfFold) -> None:
@@ -210,8 +240,17 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactCorrupt: it is not one.
     """
-    _require_plain_file(path, MAX_FILE_BYTES)
-    return _json_object(path.read_bytes(), path.name)
+    return _json_object(read_content(path), path.name)
+
+
+def read_content(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a plain file of bounded size.
+
+    Raises:
+        ArtifactCorrupt: it is not one.
+    """
+    _require_plain_file(path, max_bytes)
+    return path.read_bytes()
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -259,6 +298,8 @@ def _parse_manifest(content: bytes) -> Manifest:
     try:
         manifest = Manifest(
             recipe=str(facts["recipe"]),
+            # A recipe with a form of its own need not name it.
+            scorer=str(facts.get("scorer", facts["recipe"])),
             label_ids=tuple(int(label["id"]) for label in facts["labels"]),
             label_paths=tuple(str(label["path"]) for label in facts["labels"]),
             left_out_label_ids=tuple(int(label["id"]) for label in facts["left_out_labels"]),

@@ -13,7 +13,7 @@ from app.intent.fusion import fusion_from_json
 from app.intent.releases import Release
 from app.intent.text import MaskedText
 from app.scorers import load_scorer
-from app.scorers.artifact import ArtifactCorrupt, Scorer, check_reference_answers, verify
+from app.scorers.artifact import ArtifactCorrupt, LibraryMissing, Scorer, check_reference_answers, verify
 from app.scorers.keyword_rules import KeywordRules
 from app.scorers.tiers import tiers_of
 
@@ -130,6 +130,8 @@ def _prove(folder: Path, digest: str) -> Scorer:
         scorer = load_scorer(folder)
         check_reference_answers(scorer, folder)
         scorer.probabilities(WARM_UP)
+    except LibraryMissing as error:
+        raise LoadFailed(f"artifact {digest[:12]} cannot be served here: {error}", corrupt=False) from error
     except ArtifactCorrupt as error:
         raise LoadFailed(f"artifact {digest[:12]} is not what was trained: {error}", corrupt=True) from error
     except Exception as error:  # Whatever a file of the right bytes still breaks must not stop the other domains.
