@@ -73,6 +73,20 @@ class Installation:
                 stderr=out,
             )
 
+    def run(self, *arguments: str, environment: Mapping[str, object]) -> int:
+        """`intentloop …` until it ends, with more in its environment; the exit status."""
+        with self.log.open("ab") as out:
+            return subprocess.run(
+                [sys.executable, "-m", "app", *arguments],
+                env=self.environment | {name: str(value) for name, value in environment.items()},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                check=False,
+                timeout=300,
+            ).returncode
+
     def serve(self) -> "subprocess.Popen[bytes]":
         """The service, ready."""
         process = self.start("serve")

@@ -9,12 +9,11 @@ from contextlib import suppress
 import pytest
 
 from app.main import opening_rule
-from app.scorers.artifact import verify
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.purge import purge
 from tests.journeys.processes import NEVER, Installation, installation, kill, stop, wait_for
-from tests.journeys.worlds import LABELS, label_texts
+from tests.journeys.worlds import LABELS, check_whole, label_texts, queue_a_batch
 
 # Long enough to be killed in the middle, on any machine.
 LONG = {"folds": 20, "strengths": [n / 4 for n in range(1, 120)], "tolerance": 1e-6}
@@ -26,19 +25,6 @@ def world(databases, tmp_path):
     """No clock opens a batch by itself here, unless a test says so."""
     with installation(tmp_path, databases.fresh("sqlite", tmp_path), TRAIN_CRON=NEVER, SELECT_CRON=NEVER) as made:
         yield made
-
-
-def queue_a_batch(world: Installation, config: dict | None = None) -> str:
-    """Label the world and queue a batch; returns its id."""
-    from app.services import batches
-
-    label_texts(world, 12)
-
-    def opened(session):
-        batch = batches.open_batch(session, "default", opened_by="person", config=config or {})
-        return batches.run(session, batch.batch_id).batch_id
-
-    return world.work(opened)
 
 
 def status(world: Installation) -> str:
@@ -59,27 +45,6 @@ def run_again(world: Installation, **config: object) -> None:
         return batches.run(session, batch.batch_id).batch_id
 
     world.work(opened)
-
-
-def check_whole(world: Installation) -> None:
-    """Whatever happened: nothing half done is served, registered or claimed."""
-    from sqlalchemy import select
-
-    from app.db.tables import ModelVersion, Text, TrainingBatch
-
-    def read(session):
-        versions = session.scalars(select(ModelVersion)).all()
-        claimed = session.scalars(select(Text.claimed_by).where(Text.training_status == "claimed")).all()
-        live = session.scalars(
-            select(TrainingBatch.id).where(TrainingBatch.training_status.not_in(["completed", "failed"]))
-        ).all()
-        return versions, set(claimed), set(live)
-
-    versions, claimed, live = world.work.read(read)
-    for version in versions:
-        verify(world.artifacts / version.artifact_digest, version.artifact_digest)
-    assert claimed <= live
-    assert sum(bool(version.is_active) for version in versions) <= 1
 
 
 def test_a_killed_trainer_fails_its_batch_at_once_and_the_clock_tries_again_by_itself(databases, tmp_path):

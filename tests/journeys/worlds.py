@@ -6,11 +6,14 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db.tables import ModelVersion, Text, TrainingBatch
 from app.intent.selection import is_gold_candidate
 from app.intent.text import MaskedText, text_hash
-from app.services import annotations, taxonomy
+from app.scorers.artifact import verify
+from app.services import annotations, batches, taxonomy
 from jobs.training import publish
 from tests.builders import ask, domain_of, make_version, set_taxonomy
 from tests.journeys.processes import Installation
@@ -117,3 +120,32 @@ def answered_shift(text: str, label: str) -> int:
 def probes(count: int) -> Sequence[str]:
     """Texts of all labels that no version of this world was trained on."""
     return [text for label in LABELS for text in texts_of(label, -(-count // 3), seed=77)][:count]
+
+
+def queue_a_batch(world: Installation, config: dict | None = None) -> str:
+    """Label the world and queue a batch; returns its id."""
+    label_texts(world, 12)
+
+    def opened(session):
+        batch = batches.open_batch(session, "default", opened_by="person", config=config or {})
+        return batches.run(session, batch.batch_id).batch_id
+
+    return world.work(opened)
+
+
+def check_whole(world: Installation) -> None:
+    """Whatever happened: nothing half done is served, registered or claimed."""
+
+    def read(session):
+        versions = session.scalars(select(ModelVersion)).all()
+        claimed = session.scalars(select(Text.claimed_by).where(Text.training_status == "claimed")).all()
+        live = session.scalars(
+            select(TrainingBatch.id).where(TrainingBatch.training_status.not_in(["completed", "failed"]))
+        ).all()
+        return versions, set(claimed), set(live)
+
+    versions, claimed, live = world.work.read(read)
+    for version in versions:
+        verify(world.artifacts / version.artifact_digest, version.artifact_digest)
+    assert claimed <= live
+    assert sum(bool(version.is_active) for version in versions) <= 1
