@@ -110,7 +110,7 @@ def _writes(work: UnitOfWork) -> bool:
 
 def _check_paused(place: Victim, work: UnitOfWork) -> None:
     """More callers than may wait: some are cut off, the others hear at once, and the pool is whole afterwards."""
-    asking = work.for_request()
+    asking = UnitOfWork(work.engine, guard=work.guard, seconds=2.0)
     ended: list[tuple[float, BaseException | None]] = []
 
     def ask() -> None:
