@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db.session import database_time
 from app.operations import artifact_store, forgetting
-from app.services import domains, runs, texts
+from app.services import domains, quarantine, runs, texts
 from app.services.forgetting import Forgotten, asked_before, forget_unasked, of_unlabelled
 from jobs.context import WORKSHOP, JobContext
 
@@ -60,6 +60,8 @@ def _forget(context: JobContext) -> Forgotten:
     """What is older than its setting allows, slice by slice; a stop ends it, and the next night goes on."""
     settings, work, total = context.settings, context.work, Forgotten()
     now = work.read(_now)
+    if settings.question_days is not None:
+        total.questions += work(quarantine.forget_before, now - timedelta(days=settings.question_days))
     for domain in work.read(domains.listing):
         if settings.question_days is not None:
             line = now - timedelta(days=settings.question_days)

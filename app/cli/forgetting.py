@@ -6,7 +6,7 @@ import typer
 
 from app.cli.opening import JsonOption, console, database, print_json, settings
 from app.db.session import UnitOfWork
-from app.errors import Malformed
+from app.errors import Conflict, Malformed
 from app.operations import forgetting
 from app.services import audit, tombstones
 from app.services.tombstones import Stone
@@ -48,6 +48,7 @@ def forget(
         if dry_run:
             report = forgetting.foresee(work, stone, given.artifacts)
         else:
+            _refuse_while_spooled(given)
             report = forgetting.forget(
                 work,
                 stone,
@@ -60,6 +61,21 @@ def forget(
         print_json(_plain(report, dry_run=dry_run))
     else:
         _show(report, dry_run=dry_run)
+
+
+def _refuse_while_spooled(given: Settings) -> None:
+    """What waits in a spool would lie on this disk for as long as it waits: it goes into the database first.
+
+    Raises:
+        Conflict: something waits.
+    """
+    from app.serving.spool import waiting
+
+    if count := waiting(given.spool):
+        raise Conflict(
+            f"{count} answered questions wait in {given.spool} for the database: start the service, "
+            "which hands them on within seconds, and forget then"
+        )
 
 
 def _stone(

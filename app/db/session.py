@@ -260,14 +260,13 @@ def is_outage(error: BaseException) -> bool:
     original = error.orig
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
-    state = getattr(original, "sqlstate", None)
-    if state is not None:
-        return state in _OUTAGE_SQLSTATES or state[:2] in _OUTAGE_CLASSES
-    if (code := getattr(original, "sqlite_errorcode", None)) is not None:
-        return code & 0xFF in _OUTAGE_SQLITE_CODES or "no such table" in str(original)
     code = original.args[0] if original is not None and original.args else None
     if isinstance(code, int):
         return code in _OUTAGE_MYSQL_CODES or 2000 <= code < 3000
+    if (state := getattr(original, "sqlstate", None)) is not None:
+        return state in _OUTAGE_SQLSTATES or state[:2] in _OUTAGE_CLASSES
+    if (number := getattr(original, "sqlite_errorcode", None)) is not None:
+        return number & 0xFF in _OUTAGE_SQLITE_CODES or "no such table" in str(original)
     # psycopg, of a server that it cannot reach, knows a sentence only.
     return isinstance(error, OperationalError)
 

@@ -13,7 +13,7 @@ from app.operations.artifact_store import REMOVED
 from app.operations.check_machine import is_loopback
 from app.operations.findings import Finding, Patient
 from app.scorers.artifact import ArtifactCorrupt, verify
-from app.services import audit, domains, members, runs, taxonomy, trainable
+from app.services import audit, domains, members, quarantine, runs, taxonomy, trainable
 from app.trail import remembered_head
 
 ALIVE_SECONDS = 60.0
@@ -148,6 +148,26 @@ def _unfolded(session: Session) -> tuple[int, float]:
         select(func.count(), func.min(UserQuestion.created_at)).where(UserQuestion.text_id.is_(None))
     ).one()
     return count, (database_time(session) - oldest).total_seconds() if oldest else 0.0
+
+
+def spooled(patient: Patient) -> Iterator[Finding]:
+    """Every answered question is in the log, and none lies about."""
+    kept = patient.work.read(quarantine.count)
+    if kept:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(kept.items()))
+        advice = "look at intent_quarantined_questions, and delete what is not needed"
+        yield Finding("spool", "warn", f"answered questions that could not be logged: {reasons}", advice)
+    root = patient.settings.spool
+    size = sum(path.stat().st_size for path in root.glob("*/*.frames"))
+    if size:
+        advice = "start the service here, with this data folder: it hands them on"
+        says = f"{size} bytes of answered questions wait on this machine for the database"
+        yield Finding("spool", "warn", says, advice)
+    if damaged := len(list(root.glob("*/*.damaged"))):
+        says = f"{damaged} files of spools are damaged, and some of their questions are lost"
+        yield Finding("spool", "fail", says, f"look for errors of the disk; delete *.damaged in {root}")
+    if not kept and not size and not damaged:
+        yield Finding("spool", "ok", "nothing waits, and nothing is in quarantine")
 
 
 def taxonomies(patient: Patient) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ LOOP: Sequence[Check] = (
     check_loop.versions,
     check_loop.training,
     check_loop.backlog,
+    check_loop.spooled,
     check_loop.taxonomies,
     check_loop.keys,
     check_loop.audit_trail,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
 from app.db.session import UnitOfWork
-from app.db.tables import Annotation, Lease, ModelVersion, Text, TrainingBatch, UserQuestion
+from app.db.tables import Annotation, Lease, ModelVersion, QuarantinedQuestion, Text, TrainingBatch, UserQuestion
 from app.operations import tombstone_file
 from app.operations.artifact_store import WORKSHOP
 from app.scorers.artifact import ArtifactCorrupt, read_lineage
@@ -22,7 +22,7 @@ from app.services.forgetting import Forgotten
 from app.services.tombstones import Stone
 
 EXAMPLES = "examples.jsonl"
-HOLDERS_OF_TEXT = (UserQuestion, Text, Annotation, Lease)
+HOLDERS_OF_TEXT = (UserQuestion, Text, Annotation, Lease, QuarantinedQuestion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def forget(
     total = Forgotten()
     for condition in work.read(tombstones.conditions, stone):
         total.add(forget_all(work, condition))
+    total.questions += work(tombstones.forget_quarantined, stone)
     tidy(work, artifacts)
     work(_note, stone, total, by)
     erased = erase(work, rewriting=rewriting)

@@ -40,8 +40,9 @@ def keep(session: Session, question: AskedQuestion, *, reason: str) -> int:
 
 def count(session: Session) -> dict[str, int]:
     """How many are kept, by reason."""
-    rows = session.execute(select(QuarantinedQuestion.reason, func.count()).group_by(QuarantinedQuestion.reason))
-    return dict(rows.tuples().all())
+    number = func.count()
+    rows = session.execute(select(QuarantinedQuestion.reason, number).group_by(QuarantinedQuestion.reason))
+    return {row[0]: row[1] for row in rows}
 
 
 def forget_question(session: Session, question_id: str) -> int:

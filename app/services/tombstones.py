@@ -102,7 +102,7 @@ def conditions(session: Session, stone: Stone) -> Sequence[ColumnElement[bool]]:
 
 def covered(session: Session, asked: Sequence[AskedQuestion]) -> set[str]:
     """Which of these questions, that are in no table yet, were to be forgotten while they waited."""
-    names = dict(session.execute(select(Domain.id, Domain.name)).tuples().all())
+    names = {row.id: row.name for row in session.execute(select(Domain.id, Domain.name))}
     values = {question.question_id for question in asked}
     for question in asked:
         if question.user_hash is not None:

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -26,6 +28,9 @@ def test_ready_without_a_model_names_the_domains(service: Service) -> None:
     assert answer.json() == {
         "status": "ready",
         "database": True,
+        "degraded_since": None,
+        "spooled_rows": 0,
+        "spooled_bytes": 0,
         "domains": [{"domain": "default", "version": None, "epoch": 0, "error": None}],
     }
 
@@ -37,11 +42,10 @@ def test_not_ready_while_draining(service: Service) -> None:
     assert 1 <= int(answer.headers["Retry-After"]) <= 5
 
 
-def test_not_ready_and_not_answering_without_a_database_and_well_again_with_it(
-    service: Service, sqlite_url: str, tmp_path: Path
-) -> None:
+@contextmanager
+def without_tables(url: str) -> Iterator[None]:
     """The tables are moved away: every statement fails, as it does when a server loses its database."""
-    engine = connect(sqlite_url)
+    engine = connect(url)
 
     def rename(old: str, new: str) -> None:
         with engine.begin() as connection:
@@ -49,23 +53,81 @@ def test_not_ready_and_not_answering_without_a_database_and_well_again_with_it(
 
     rename("intent_domains", "away_domains")
     rename("intent_user_questions", "away_questions")
-    answers = [
-        service.get("/readyz"),
-        service.post("/classify", {"text": "你好"}),
-        service.post("/classify/batch", {"texts": ["你好"]}),
+    yield
+    rename("away_domains", "intent_domains")
+    rename("away_questions", "intent_user_questions")
+    engine.dispose()
+
+
+def test_what_needs_the_database_is_refused_while_it_is_away(service: Service, sqlite_url: str) -> None:
+    with without_tables(sqlite_url):
+        answers = requests_of(service)
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "unavailable")] * 4
+        assert all(answer.headers["Retry-After"] for answer in answers)
+    assert all(answer.status_code != 503 for answer in requests_of(service))
+
+
+def requests_of(service: Service) -> list[httpx.Response]:
+    return [
         service.post(f"{LOOP}/questions", {"question": "你好"}),
         service.get(f"{LOOP}/stats"),
         service.get(f"{LOOP}/questions/unlabeled"),
         service.post(f"{LOOP}/batches", {}),
     ]
-    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "unavailable")] * 7
-    assert all(answer.headers["Retry-After"] for answer in answers)
 
-    rename("away_domains", "intent_domains")
-    rename("away_questions", "intent_user_questions")
-    engine.dispose()
-    assert service.get("/readyz").status_code == 200
-    assert service.classify("你好")["question_id"]
+
+def test_answers_are_spooled_while_the_database_is_away_and_ready_says_since_when(
+    service: Service, sqlite_url: str
+) -> None:
+    assert service.classify("你好")["logged"] == "db"
+    with without_tables(sqlite_url):
+        first = service.classify("电池鼓包了", request_id="one")
+        batch = service.post("/classify/batch", {"texts": ["你好", "再见"]}).json()["results"]
+        assert [answer["logged"] for answer in (first, *batch)] == ["spooled"] * 3
+        assert service.classify("电池鼓包了", request_id="one") == first
+        other = service.post("/classify", {"text": "换一个", "request_id": "one"})
+        assert (other.status_code, other.json()["code"]) == (422, "request_id_conflict")
+        ready = service.get("/readyz").json()
+        assert (ready["status"], ready["database"], ready["spooled_rows"]) == ("degraded", False, 3)
+        assert ready["degraded_since"].endswith("Z")
+        assert ready["spooled_bytes"] > 1000
+        figures = service.get("/metrics").text
+        assert "intentloop_log_degraded 1.0" in figures
+        assert "intentloop_spooled_questions 3.0" in figures
+        assert "intentloop_spool_spooled_total 3.0" in figures
+    service.wait_for(lambda: service.get("/readyz").json()["status"] == "ready", 20)
+    for answer in (first, *batch):
+        row = service.get(f"{LOOP}/questions/{answer['question_id']}").json()
+        assert row["question"] in ("电池鼓包了", "你好", "再见")
+    again = service.classify("电池鼓包了", request_id="one")
+    assert again == {**first, "logged": "db"}
+    figures = service.get("/metrics").text
+    assert "intentloop_log_degraded 0.0" in figures
+    assert "intentloop_spool_replayed_total 3.0" in figures
+    assert "intentloop_spooled_questions 0.0" in figures
+
+
+def test_strict_answers_503_and_is_not_ready_while_the_database_is_away(sqlite_url: str, tmp_path: Path) -> None:
+    with served(sqlite_url, tmp_path, log_mode="strict") as service:
+        with without_tables(sqlite_url):
+            answers = [
+                service.post("/classify", {"text": "你好"}),
+                service.post("/classify/batch", {"texts": ["你好", "再见"]}),
+                service.get("/readyz"),
+            ]
+            assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "unavailable")] * 3
+            assert all(answer.headers["Retry-After"] for answer in answers)
+        service.wait_for(lambda: service.get("/readyz").status_code == 200, 20)
+        assert service.classify("你好")["logged"] == "db"
+
+
+def test_a_full_spool_is_503_with_its_own_code_and_not_ready(sqlite_url: str, tmp_path: Path) -> None:
+    with served(sqlite_url, tmp_path, spool_max_rows=1) as service, without_tables(sqlite_url):
+        assert service.classify("你好")["logged"] == "spooled"
+        answer = service.post("/classify", {"text": "你好"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "spool_full")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5
+        assert service.get("/readyz").status_code == 503
 
 
 def test_stats_of_an_empty_domain_say_why_no_batch_has_run(service: Service) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.result import CannotRun, Result
 
 # What tortures are made of. Every other module is one.
-_MACHINERY = {"__init__", "__main__", "ledger", "load", "proxy", "service", "victims"}
+_MACHINERY = {"__init__", "__main__", "broken", "ledger", "load", "proxy", "service", "victims"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from app.db.session import connect
 from bench.result import Bar, Result
@@ -35,16 +36,18 @@ def run(*, quick: bool, seed: int) -> Result:
     return Result(figures, bars)
 
 
-def slaughter(place: Victim, folder: Path, *, kind: str, kills: int, seed: int) -> dict[str, float]:
+def slaughter(place: Victim, folder: Path, *, kind: str, kills: int, seed: int, **settings: Any) -> dict[str, float]:
     """Kill and start again, so often; in half of the lives the database goes away for a while."""
     rng = random.Random(f"{seed}/{kind}")
     ledger = Ledger()
-    with service(folder, place.url) as served:
+    killed = 0
+    with service(folder, place.url, **settings) as served:
         served.start()
         with load(served.port, ledger, clients=CLIENTS, seed=seed):
-            for _ in range(kills):
-                _live(served, place, HARMS[kind], rng)
+            while killed < kills:
+                killed += _live(served, place, HARMS[kind], rng)
                 served.kill()
+                killed += 1
                 served.start()
         served.wait_until_whole()
         served.stop()
@@ -52,18 +55,21 @@ def slaughter(place: Victim, folder: Path, *, kind: str, kills: int, seed: int) 
     verdict = check(engine, ledger)
     engine.dispose()
     figures: dict[str, float] = {f"{kind}_{name}": value for name, value in verdict.as_figures().items()}
-    figures[f"{kind}_kills"] = kills
+    figures[f"{kind}_kills"] = killed
     figures[f"{kind}_answers"] = len(ledger.answers)
     figures[f"{kind}_spooled"] = sum(answer.logged == "spooled" for answer in ledger.answers)
     figures[f"{kind}_unforeseen"] = ledger.unforeseen
     return figures
 
 
-def _live(served: Service, place: Victim, harms: tuple[str, ...], rng: random.Random) -> None:
-    """One life. The outage ends in it, so that the next start finds a database; at times before all is replayed."""
+def _live(served: Service, place: Victim, harms: tuple[str, ...], rng: random.Random) -> int:
+    """One life; how often it was killed in it.
+
+    The outage ends in it, so that the next start finds a database; at times before all is replayed.
+    """
     if rng.random() < 0.5:
         time.sleep(rng.uniform(0.0, LONGEST_LIFE_SECONDS))
-        return
+        return 0
     place.harm(rng.choice(harms))
     time.sleep(rng.uniform(0.2, LONGEST_LIFE_SECONDS))
     if rng.random() < 0.5:
@@ -71,6 +77,7 @@ def _live(served: Service, place: Victim, harms: tuple[str, ...], rng: random.Ra
         served.kill()
         place.heal()
         served.start()
-    else:
-        place.heal()
-        time.sleep(rng.uniform(0.0, 0.5))
+        return 1
+    place.heal()
+    time.sleep(rng.uniform(0.0, 0.5))
+    return 0
