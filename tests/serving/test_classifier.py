@@ -227,7 +227,7 @@ def test_a_slow_domain_does_not_stop_another_one(parts: Parts, artifact: Artifac
     class Slow:
         name, fuses = "discriminative", ()
 
-        def judge_many(self, texts: Sequence[str], earlier: Sequence[Any]) -> list[Any]:
+        def judge_many(self, texts: Sequence[str], _: Sequence[Any]) -> list[Any]:
             may_judge.wait(20)
             return [Verdict("discriminative", None) for _ in texts]
 
