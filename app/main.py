@@ -64,6 +64,9 @@ ROUTED = (classify, queue, questions, annotations, domain_routes, batches, keywo
 LOG_SIZE = 500
 # Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
 GATHER_SECONDS = 0.2
+# What is folded in one go: on SQLite answers wait for it to be written.
+FOLD_SLICE = 250
+FOLD_REST = 0.5
 DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
 
 
@@ -164,7 +167,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         with turn, metrics.folding():
             return fold_and_project(work)
 
-    folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, name="folder")
+    folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, rest=FOLD_REST, name="folder")
     log = LogWriter(
         _log_database(work, turn, folder, runtime, metrics),
         spool=_spool(settings),
@@ -266,7 +269,7 @@ def _spool(settings: Settings) -> Spool | None:
 
 def fold_and_project(work: UnitOfWork) -> int:
     """What may follow the log's commit: fold one slice of questions, bring labels to the twins of large texts."""
-    folded = work(texts.fold)
+    folded = work(texts.fold, limit=FOLD_SLICE)
     return folded or work(texts.project_due)
 
 

@@ -147,6 +147,16 @@ class Settings(BaseSettings):
         60.0, gt=0.2, le=86_400, description="a batch or run without a heartbeat for so long is failed"
     )
     train_timeout_seconds: float = Field(6 * 3600.0, gt=1, description="a trainer that runs longer is stopped")
+    train_memory_mb: int | None = Field(
+        None,
+        ge=256,
+        le=1 << 24,
+        description="address space (MiB) of a trainer: beyond it its batch fails; without it a trainer that takes all "
+        "memory may have the service killed",
+    )
+    train_nice: int = Field(
+        10, ge=0, le=19, description="how far a trainer steps back behind the service on the same cores; 0: not at all"
+    )
     retry_delays_seconds: tuple[float, ...] = Field(
         (60.0, 300.0, 1500.0),
         description="a failed batch is tried again after these, then only with a new label",

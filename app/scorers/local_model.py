@@ -49,7 +49,7 @@ class LocalModel:
             label_ids, probabilities = fuse(probabilities, label_ids, matched, self._fusion)
         # Stable, so that of two equal labels the same one wins in every process.
         best = np.argsort(-probabilities, kind="stable")[:MOST_TOPK]
-        topk = tuple((label_ids[i], float(probabilities[i])) for i in best)
+        topk = tuple(zip([label_ids[i] for i in best.tolist()], probabilities[best].tolist(), strict=True))
         label_id, confidence = topk[0]
         return Verdict(
             tier=self.name,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import event, func, inspect, select
 from sqlalchemy.orm import LoaderCallableStatus, Session
 
-from app.db.tables import Annotation, Label, Text, UserQuestion, now
+from app.db.tables import Annotation, Label, Text, now
 from app.intent.latency import bucket_of
 from app.services import counters
 
@@ -45,7 +45,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def asked(session: Session, questions: Sequence[UserQuestion]) -> None:
+def asked(session: Session, questions: Sequence[Any]) -> None:
     """Count questions that are being folded: each is folded once, so each is counted once."""
     labels = _label_ids(session, questions)
     tally: Tally[Any] = Tally()
@@ -71,7 +71,7 @@ def of_question(question: Any, labels: Mapping[tuple[int, str], int]) -> list[tu
     return found
 
 
-def _label_ids(session: Session, questions: Iterable[UserQuestion]) -> dict[tuple[int, str], int]:
+def _label_ids(session: Session, questions: Iterable[Any]) -> dict[tuple[int, str], int]:
     """A path from outside may be anything, and is no key: a counter for each would be a table without end."""
     paths = {(question.domain_id, question.intents[0]) for question in questions if question.intents}
     if not paths:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, KeywordRule, Text, UserQuestion
+from app.db.tables import Domain, KeywordRule, Text
 from app.intent.proportions import wilson
 from app.intent.rules import LEAST_JUDGED, LIVE_BAR, fails
 from app.services import rules
@@ -30,7 +30,7 @@ def label_of(text: Text) -> Given | None:
     return Given(text.label_id, text.labelled_at)
 
 
-def hits_of(question: UserQuestion) -> list[int] | None:
+def hits_of(question: Any) -> list[int] | None:
     """The ids of the rules that matched a question, or None where rules were not asked."""
     for verdict in question.verdicts or ():
         if isinstance(verdict, dict) and verdict.get("tier") == "rules":
@@ -39,7 +39,7 @@ def hits_of(question: UserQuestion) -> list[int] | None:
     return None
 
 
-def newest_hits(asked: Iterable[UserQuestion]) -> list[int] | None:
+def newest_hits(asked: Iterable[Any]) -> list[int] | None:
     """The ids of the rules that matched the last of these questions, in their order, about which rules were asked."""
     for question in reversed(list(asked)):
         if (hits := hits_of(question)) is not None:
@@ -47,7 +47,7 @@ def newest_hits(asked: Iterable[UserQuestion]) -> list[int] | None:
     return None
 
 
-def count_usage(session: Session, questions: Iterable[UserQuestion]) -> None:
+def count_usage(session: Session, questions: Iterable[Any]) -> None:
     """Count each question, once in its life, for every rule that matched it."""
     counts = Counter(
         (rule_id, question.domain_id) for question in questions for rule_id in dict.fromkeys(hits_of(question) or ())

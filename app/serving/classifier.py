@@ -1,6 +1,7 @@
 """The way of a question: clean, mask, decide, log, answer; no answer leaves before its row is committed."""
 
 import asyncio
+import hashlib
 import hmac
 import json
 import time
@@ -23,6 +24,8 @@ INFERENCE_SIZE = 32
 # Characters of one request that are cleaned between two answers; more would make everybody wait, and go to a thread.
 CLEANED_AT_ONCE = 2_000
 DRAIN_POLL_SECONDS = 0.01
+# So many of the best labels are kept in the log, or as many as were asked for.
+LOGGED_TOPK = 5
 # So many domains, at most, have an inference thread of their own; more share them.
 MOST_THREADS = 64
 _BODY = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
@@ -45,6 +48,8 @@ class Secret:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        # Copied for each hash: the module's short form lets go of the interpreter, and gets it back behind all others.
+        self._begun = hmac.new(key, digestmod=hashlib.sha256)
 
     @property
     def key(self) -> bytes:
@@ -60,7 +65,9 @@ class Secret:
         return self._hash("body", _BODY.encode(body))
 
     def _hash(self, kind: str, value: str) -> str:
-        return hmac.digest(self._key, f"{kind}\n{value}".encode(), "sha256").hex()
+        keyed = self._begun.copy()
+        keyed.update(f"{kind}\n{value}".encode())
+        return keyed.hexdigest()
 
 
 def cleaned(raw: str) -> MaskedText:
@@ -213,7 +220,7 @@ class Classifier(Generic[Logged]):
             intents=[] if decision.label_id is None else [paths[decision.label_id]],
             confidence=None if decision.confidence is None else round(decision.confidence, 6),
             method=decision.method,
-            topk=[[paths[label_id], round(p, 6)] for label_id, p in decision.topk],
+            topk=[[paths[label_id], round(p, 6)] for label_id, p in decision.topk[: max(question.topk, LOGGED_TOPK)]],
             verdicts=[verdict.as_json() for verdict in decision.verdicts],
             route_used=list(decision.route_used),
             trigger_check=decision.trigger_check,

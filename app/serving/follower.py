@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
@@ -14,12 +15,23 @@ class Follower:
     """
 
     def __init__(
-        self, work: Callable[[], int], *, every_seconds: float, name: str, gather_seconds: float = 0.0
+        self,
+        work: Callable[[], int],
+        *,
+        every_seconds: float,
+        name: str,
+        gather_seconds: float = 0.0,
+        rest: float = 0.0,
     ) -> None:
-        """`gather_seconds`: how long it waits after a nudge for more to do in one go."""
+        """`gather_seconds`: how long it waits after a nudge for more to do in one go.
+
+        `rest`: how long it rests after each piece of work, as a share of the time that the piece took. What follows a
+        commit must not stand in the way of the next one.
+        """
         self._work = work
         self._every_seconds = every_seconds
         self._gather_seconds = gather_seconds
+        self._rest = rest
         self._nudged = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -47,9 +59,16 @@ class Follower:
             self._nudged.clear()
             last = self._stopping.is_set()
             try:
-                while self._work():
+                while self._worked():
                     pass
             except Exception as error:  # The edge of the thread: what is undone is found again the next time.
                 logger.warning("%s will try again: %s", self._thread.name, type(error).__name__)
             if last:
                 return
+
+    def _worked(self) -> int:
+        started = time.perf_counter()
+        done = self._work()
+        if done and self._rest:
+            self._stopping.wait((time.perf_counter() - started) * self._rest)
+        return done

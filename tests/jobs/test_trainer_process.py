@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -194,3 +195,34 @@ def test_the_trainer_is_given_neither_the_database_nor_the_key(tmp_path, monkeyp
         run(write_spec(tmp_path, LONG), said=said, wanted=look)
     assert seen
     assert all(b"swordfish" not in environment and b"PYTHONHASHSEED=0" in environment for environment in seen)
+
+
+def test_a_trainer_that_takes_more_memory_than_it_may_fails_in_words(tmp_path):
+    # Numpy alone does not load in so little.
+    with pytest.raises(TrainerFailed, match=r"ran out of memory|ended with status|died by signal"):
+        train(
+            "ngram", write_spec(tmp_path), tmp_path / "artifact", wanted=lambda: True, timeout_seconds=60.0,
+            progress=lambda *_: None, memory_mb=256,
+        )  # fmt: skip
+    assert not trainers(tmp_path)
+
+
+def test_a_trainer_steps_back_and_is_bounded_with_all_that_it_starts(tmp_path):
+    said: list = []
+    seen: list[tuple[int, tuple[int, int]]] = []
+
+    def look() -> bool:
+        if said and not seen:
+            seen.extend(
+                (os.getpriority(os.PRIO_PROCESS, pid), resource.prlimit(pid, resource.RLIMIT_AS))
+                for pid in trainers(tmp_path)
+            )
+        return not seen
+
+    with pytest.raises(TrainerStopped):
+        train(
+            "ngram", write_spec(tmp_path, LONG), tmp_path / "artifact", wanted=look, timeout_seconds=60.0,
+            progress=lambda *given: said.append(given), nice=7, memory_mb=4096,
+        )  # fmt: skip
+    assert seen
+    assert set(seen) == {(7, (4096 * 2**20, 4096 * 2**20))}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.errors import Overloaded, Unavailable
+from app.errors import CallerGone, Overloaded, Unavailable
 from app.serving.batching import GreedyBatcher
 
 
@@ -186,3 +186,27 @@ def test_nothing_submitted_has_no_results(gate: Gate) -> None:
     batcher = GreedyBatcher(gate, size=10, capacity=100, name="test")
     assert asyncio.run(_submit(batcher, [])) == []
     batcher.close()
+
+
+def test_item_whose_caller_went_away_while_it_waited_takes_no_slot(gate: Gate) -> None:
+    async def run() -> None:
+        batcher = GreedyBatcher(gate, size=2, capacity=100, name="test", skips_abandoned=True)
+        gate.open.clear()
+        busy = asyncio.create_task(batcher.submit([0]))
+        await _until(lambda: batcher.waiting == 0 and not busy.done())
+        await asyncio.sleep(0.01)
+        hung_up = False
+        cancelled = asyncio.create_task(batcher.submit([1]))
+        left = asyncio.create_task(batcher.submit([2, 3], gone=lambda: hung_up))
+        stays = [asyncio.create_task(batcher.submit([number], gone=lambda: False)) for number in (4, 5)]
+        await _until(lambda: batcher.waiting == 5)
+        cancelled.cancel()
+        hung_up = True
+        await asyncio.sleep(0.01)
+        gate.open.set()
+        assert await asyncio.gather(*stays) == [[8], [10]]
+        assert [type(result) for result in await left] == [CallerGone, CallerGone]
+        batcher.close()
+
+    asyncio.run(run())
+    assert gate.lists == [[0], [4, 5]]

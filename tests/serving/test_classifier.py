@@ -3,16 +3,18 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.errors import DomainNotFound, Overloaded, TextRefused, Unavailable
+from app.errors import CallerGone, DomainNotFound, Overloaded, TextRefused, Unavailable
+from app.intent.cascade import Verdict
 from app.intent.questions import AskedQuestion
 from app.serving.batching import GreedyBatcher
 from app.serving.classifier import Asked, Classifier, Secret
-from app.serving.runtime import Runtime
+from app.serving.runtime import Loaded, Runtime
 from tests.serving.artifacts import LABELS, Artifact, release
 
 
@@ -211,3 +213,36 @@ def test_bodies_are_compared_by_text_user_and_permission(parts: Parts) -> None:
     hashes = [row.body_hash for row in rows]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 4
+
+
+def test_question_whose_client_hung_up_before_the_model_saw_it_is_dropped_and_not_logged(parts: Parts) -> None:
+    [dropped] = asyncio.run(parts.classifier.classify([Asked("手机开不了机", "default")], gone=lambda: True))
+    assert isinstance(dropped, CallerGone)
+    assert parts.log.rows == []
+
+
+def test_a_slow_domain_does_not_stop_another_one(parts: Parts, artifact: Artifact) -> None:
+    may_judge = threading.Event()
+
+    class Slow:
+        name, fuses = "discriminative", ()
+
+        def judge_many(self, texts: Sequence[str], _: Sequence[Any]) -> list[Any]:
+            may_judge.wait(20)
+            return [Verdict("discriminative", None) for _ in texts]
+
+    quick = release(artifact, domain="quick")
+    quick = replace(quick, state=replace(quick.state, domain_id=2))
+    parts.runtime.swap(quick)
+    slow = parts.runtime.loaded["default"]
+    parts.runtime._loaded = {**parts.runtime.loaded, "default": Loaded(slow.release, (Slow(),))}
+
+    async def run() -> list[Any]:
+        held = asyncio.create_task(parts.classifier.classify([Asked("手机开不了机", "default")]))
+        await asyncio.sleep(0.05)
+        answered = await asyncio.wait_for(parts.classifier.classify([Asked("我要退货", "quick")]), 15)
+        assert not held.done()
+        may_judge.set()
+        return [*answered, *await held]
+
+    assert [row.intents for row in asyncio.run(run())] == [[LABELS[1]], []]
