@@ -35,14 +35,18 @@ from app.api.keyring import KeyRing
 from app.api.loopback import OwnMachineOnly
 from app.api.metrics import OTHER, Metrics
 from app.api.observing import Observed
+from app.artifacts.opening import open_store
+from app.db.notices import FLIPS, Listener
 from app.db.session import UnitOfWork, connect
 from app.errors import SetupError
 from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
 from app.intent.questions import AskedQuestion
 from app.intent.releases import DomainState, Release
-from app.services import counters, domains, intake, keys, runs, texts
-from app.services import versions as version_service
+from app.remembered import remembered_releases
+from app.remembered_keys import RememberedKeys
+from app.reporting import Reporter
+from app.services import counters, domains, intake, keys, texts
 from app.services.batches import OpeningRule
 from app.serving.batching import GreedyBatcher
 from app.serving.classifier import Classifier, Secret
@@ -70,9 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.services = app.state.metrics.services = services
         # Read ahead, beside the first requests: a service's first flip to a Chinese version must not wait for it.
         threading.Thread(target=load_dictionary, name="dictionary", daemon=True).start()
-        services.watcher.start()
+        serve_what_is_wanted(settings, services)
         services.folder.start()
-        services.keys.refresh()
         if not services.keys.guarded:
             logger.warning(
                 "there is no key: every program on this machine can read and change everything; "
@@ -87,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(services.extract.close)
             await services.classifier.close()
             await asyncio.to_thread(services.log.close)
-            await asyncio.to_thread(services.watcher.stop)
+            await asyncio.to_thread(stop_following, services)
             await asyncio.to_thread(services.folder.stop)
             await asyncio.to_thread(services.porter.stop)
             services.engine.dispose()
@@ -138,7 +141,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     counters.keep_days_in(engine, settings.zone)
     work = UnitOfWork(engine)
     secret = Secret(installation_secret(settings))
-    runtime = Runtime(settings.artifacts)
+    runtime = open_runtime(settings)
     # SQLite has one writer, and who finds it busy sleeps and asks again: in one process the two stand in line instead.
     turn: AbstractContextManager[object] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
@@ -161,9 +164,8 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     log: GreedyBatcher[AskedQuestion, intake.Logged] = GreedyBatcher(
         write, size=LOG_SIZE, capacity=settings.queue_size, name="log"
     )
-    ring = KeyRing(
-        lambda: work.read(keys.table), lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute
-    )
+    known_keys = RememberedKeys(lambda: work.read(keys.table), settings.last_known)
+    ring = KeyRing(known_keys, lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute)
     trail = Trail(work, secret.key, settings.audit_head)
 
     def keep_door() -> int:
@@ -173,7 +175,8 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             trail.seal()
         return 0
 
-    watcher = _watcher(settings, work, runtime)
+    reporter = Reporter(work, runtime, f"{socket.gethostname()}:{os.getpid()}", settings.last_known)
+    watcher, listener = _following(settings, work, runtime, reporter)
     classifier = Classifier(runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look)
     return Services(
         engine=engine,
@@ -181,8 +184,11 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         secret=secret,
         runtime=runtime,
         watcher=watcher,
+        listener=listener,
+        reporter=reporter,
         folder=folder,
         keys=ring,
+        known_keys=known_keys,
         porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
         classifier=classifier,
@@ -199,8 +205,17 @@ def fold_and_project(work: UnitOfWork) -> int:
     return folded or work(texts.project_due)
 
 
-def _watcher(settings: Settings, work: UnitOfWork, runtime: Runtime) -> Watcher:
-    replica = f"{socket.gethostname()}:{os.getpid()}"
+def open_runtime(settings: Settings) -> Runtime:
+    """The models of this process; their artifacts come from the store that the settings name."""
+    found: list[Runtime] = []
+    store = open_store(settings, kept=lambda: found[0].kept_digests)
+    runtime = Runtime(store.fetch)
+    found.append(runtime)
+    return runtime
+
+
+def _following(settings: Settings, work: UnitOfWork, runtime: Runtime, reporter: Reporter) -> tuple[Watcher, Listener]:
+    """What follows the flips: by asking, and where the database announces them by listening."""
 
     def states() -> list[DomainState]:
         return work.read(domains.states)
@@ -208,20 +223,40 @@ def _watcher(settings: Settings, work: UnitOfWork, runtime: Runtime) -> Watcher:
     def release(domain_id: int) -> Release:
         return work.read(domains.release, domain_id)
 
-    def report(wanted: Release, error: str | None, corrupt: bool) -> None:
-        if corrupt and wanted.version_id is not None and error is not None:
-            work(version_service.mark_failed, wanted.version_id, error)
-        work(
-            runs.report_replica,
-            replica,
-            role="service",
-            domain_id=wanted.state.domain_id,
-            version_id=wanted.version_id,
-            epoch=wanted.state.epoch,
-            error=error,
-        )
+    watcher = Watcher(
+        runtime,
+        states=states,
+        release=release,
+        report=reporter,
+        poll_seconds=settings.poll_seconds,
+        is_calm=lambda: listener.is_listening,
+    )
+    listener = Listener(work.engine, FLIPS, watcher.nudge)
+    return watcher, listener
 
-    return Watcher(runtime, states=states, release=release, report=report, poll_seconds=settings.poll_seconds)
+
+def serve_what_is_wanted(settings: Settings, services: Services) -> None:
+    """Load what the domains are to serve; without the database what this machine served last, if that is allowed."""
+    last = settings.last_known
+    services.watcher.start(remembered=(lambda: remembered_releases(last)) if settings.start_degraded else None)
+    services.reporter.start()
+    services.listener.start()
+    try:
+        services.keys.refresh()
+    except Exception as error:  # Who knows no keys lets nobody in; the porter asks again each second.
+        table = services.known_keys.last() if settings.start_degraded else None
+        if table is None and services.watcher.seen_at is not None:
+            raise
+        logger.warning("the keys cannot be read (%s): those of the last start count", type(error).__name__)
+        if table is not None:
+            services.keys.take(table)
+
+
+def stop_following(services: Services) -> None:
+    """End what follows the flips, and say good-bye."""
+    services.listener.stop()
+    services.watcher.stop()
+    services.reporter.stop()
 
 
 def opening_rule(settings: Settings) -> OpeningRule:

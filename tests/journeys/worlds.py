@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from app.artifacts.folder import publish
 from app.intent.selection import is_gold_candidate
 from app.intent.text import MaskedText, text_hash
 from app.services import annotations, taxonomy
-from jobs.training import publish
 from tests.builders import ask, domain_of, make_version, set_taxonomy
 from tests.journeys.processes import Installation
 from trainer.__main__ import main as train

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.artifacts.folder import publish
 from app.db.session import UnitOfWork, connect
 from app.db.tables import ModelVersion, Text, TrainingBatch, UserQuestion
 from app.errors import VersionUnusable
@@ -21,7 +22,6 @@ from app.services import activations, annotations, batches, imports
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.purge import purge
-from jobs.training import publish
 from tests.builders import ask, column, label, make_labelled_texts, make_version, set_taxonomy
 from tests.operations.worlds import days_ago
 from tests.serving.artifacts import Artifact
