@@ -91,8 +91,7 @@ class Runtime:
         if not still_wanted():
             return False
         with self._switching:
-            serving = self._loaded.get(release.state.name)
-            if serving is not None and serving.release.state.epoch > release.state.epoch:
+            if _is_overtaken(self._loaded.get(release.state.name), release):
                 return False
             self._loaded = {**self._loaded, release.state.name: loaded}
             self._let_go()
@@ -161,6 +160,10 @@ class Runtime:
         while len(self._scorers) > KEPT_SCORERS + len(in_use):
             oldest = next(name for name in self._scorers if name not in in_use)
             del self._scorers[oldest]
+
+
+def _is_overtaken(serving: Loaded | None, release: Release) -> bool:
+    return serving is not None and serving.release.state.epoch > release.state.epoch
 
 
 def _prove(fetch: Callable[[str], Path], digest: str) -> Scorer:

@@ -110,7 +110,7 @@ def test_artifact_that_a_version_names_at_the_last_moment_is_put_back(context, t
         return done
 
     monkeypatch.setattr(Path, "rename", rename_and_register)
-    assert artifact_store.remove_orphans(context.work, context.settings.artifacts) == 0
+    assert artifact_store.remove_orphans(context.work, context.store) == 0
     assert folder.exists()
 
 
