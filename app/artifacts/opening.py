@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
@@ -53,6 +54,8 @@ def _filesystem(protocol: str) -> Any:
             return FsspecStore(
                 protocol,
                 client_options={
+                    # What the store's own variable says is not heard beside these options.
+                    "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true"),
                     "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
                     "read_timeout": timedelta(seconds=SILENT_SECONDS),
                 },
