@@ -164,8 +164,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     log: GreedyBatcher[AskedQuestion, intake.Logged] = GreedyBatcher(
         write, size=LOG_SIZE, capacity=settings.queue_size, name="log"
     )
-    known_keys = RememberedKeys(lambda: work.read(keys.table), settings.last_known)
-    ring = KeyRing(known_keys, lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute)
+    ring, known_keys = _door(settings, work)
     trail = Trail(work, secret.key, settings.audit_head)
 
     def keep_door() -> int:
@@ -175,8 +174,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             trail.seal()
         return 0
 
-    reporter = Reporter(work, runtime, f"{socket.gethostname()}:{os.getpid()}", settings.last_known)
-    watcher, listener = _following(settings, work, runtime, reporter)
+    watcher, listener, reporter = _following(settings, work, runtime)
     classifier = Classifier(runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look)
     return Services(
         engine=engine,
@@ -205,6 +203,12 @@ def fold_and_project(work: UnitOfWork) -> int:
     return folded or work(texts.project_due)
 
 
+def _door(settings: Settings, work: UnitOfWork) -> tuple[KeyRing, RememberedKeys]:
+    """Who is let in, and who was last."""
+    known = RememberedKeys(lambda: work.read(keys.table), settings.last_known)
+    return KeyRing(known, lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute), known
+
+
 def open_runtime(settings: Settings) -> Runtime:
     """The models of this process; their artifacts come from the store that the settings name."""
     found: list[Runtime] = []
@@ -214,8 +218,9 @@ def open_runtime(settings: Settings) -> Runtime:
     return runtime
 
 
-def _following(settings: Settings, work: UnitOfWork, runtime: Runtime, reporter: Reporter) -> tuple[Watcher, Listener]:
-    """What follows the flips: by asking, and where the database announces them by listening."""
+def _following(settings: Settings, work: UnitOfWork, runtime: Runtime) -> tuple[Watcher, Listener, Reporter]:
+    """What follows the flips, by asking and where the database announces them by listening, and tells of it."""
+    reporter = Reporter(work, runtime, f"{socket.gethostname()}:{os.getpid()}", settings.last_known)
 
     def states() -> list[DomainState]:
         return work.read(domains.states)
@@ -232,7 +237,7 @@ def _following(settings: Settings, work: UnitOfWork, runtime: Runtime, reporter:
         is_calm=lambda: listener.is_listening,
     )
     listener = Listener(work.engine, FLIPS, watcher.nudge)
-    return watcher, listener
+    return watcher, listener, reporter
 
 
 def serve_what_is_wanted(settings: Settings, services: Services) -> None:

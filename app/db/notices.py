@@ -69,9 +69,9 @@ class Listener:
 
     def _listen(self) -> None:
         with self._engine.connect() as pooled:
+            connection: Any = pooled.connection.driver_connection
             # Its own from now on: it must take nothing from the pool, nor go back there listening.
             pooled.detach()
-            connection: Any = pooled.connection.driver_connection
             # What SQLAlchemy began.
             connection.rollback()
             connection.autocommit = True

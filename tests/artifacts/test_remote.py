@@ -283,7 +283,7 @@ def test_store_of_no_kind_that_there_is_says_so(tmp_path: Path) -> None:
 
 
 def test_real_server_that_is_gone_or_refuses_is_unavailable(
-    s3: str, tmp_path: Path, made: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+    s3: object, tmp_path: Path, made: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(_env_file=None, data_dir=tmp_path / "one", artifacts_url=f"s3://intentloop/{uuid.uuid4().hex}")
     settings.artifacts.mkdir(parents=True)
