@@ -38,7 +38,9 @@ from app.api.keyring import KeyRing
 from app.api.loopback import OwnMachineOnly
 from app.api.metrics import OTHER, Metrics
 from app.api.observing import Observed
+from app.artifacts.opening import open_store
 from app.db.guard import Guard
+from app.db.notices import FLIPS, Listener
 from app.db.session import UnitOfWork, connect, is_outage
 from app.db.turns import turn_of
 from app.errors import SetupError
@@ -46,8 +48,10 @@ from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
 from app.intent.questions import AskedQuestion
 from app.intent.releases import DomainState, Release
-from app.services import counters, domains, intake, keys, runs, texts
-from app.services import versions as version_service
+from app.remembered import remembered_releases
+from app.remembered_keys import RememberedKeys
+from app.reporting import Reporter
+from app.services import counters, domains, intake, keys, texts
 from app.services.batches import OpeningRule
 from app.serving.classifier import Classifier, Secret
 from app.serving.follower import Follower
@@ -83,9 +87,8 @@ def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
         # Read ahead, beside the first requests: a service's first flip to a Chinese version must not wait for it.
         threading.Thread(target=load_dictionary, name="dictionary", daemon=True).start()
         services.guard.start()
-        services.watcher.start()
+        serve_what_is_wanted(settings, services)
         services.folder.start()
-        services.keys.refresh()
         if not services.keys.guarded:
             logger.warning(
                 "there is no key: every program on this machine can read and change everything; "
@@ -102,7 +105,7 @@ def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
             await asyncio.to_thread(services.extract.close)
             await services.classifier.close()
             await asyncio.to_thread(services.log.close)
-            await asyncio.to_thread(services.watcher.stop)
+            await asyncio.to_thread(stop_following, services)
             await asyncio.to_thread(services.folder.stop)
             await asyncio.to_thread(services.porter.stop)
             await asyncio.to_thread(services.guard.stop)
@@ -160,7 +163,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     guard = Guard(engine, connect(settings.url, asking=True))
     work = UnitOfWork(engine, guard=guard)
     secret = Secret(installation_secret(settings))
-    runtime = Runtime(settings.artifacts)
+    runtime = open_runtime(settings)
     turn = turn_of(engine)
 
     def follow() -> int:
@@ -175,9 +178,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         capacity=settings.queue_size,
         patience_seconds=settings.log_patience_seconds,
     )
-    ring = KeyRing(
-        lambda: work.read(keys.table), lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute
-    )
+    ring, known_keys = _door(settings, work)
     trail = Trail(work, secret.key, settings.audit_head)
 
     def keep_door() -> int:
@@ -187,7 +188,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             trail.seal()
         return 0
 
-    watcher = _watcher(settings, work, runtime)
+    watcher, listener, reporter = _following(settings, work, runtime)
     classifier: Classifier[intake.Logged | Spooled] = Classifier(
         runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look
     )
@@ -198,8 +199,11 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         secret=secret,
         runtime=runtime,
         watcher=watcher,
+        listener=listener,
+        reporter=reporter,
         folder=folder,
         keys=ring,
+        known_keys=known_keys,
         porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
         classifier=classifier,
@@ -273,8 +277,24 @@ def fold_and_project(work: UnitOfWork) -> int:
     return folded or work(texts.project_due)
 
 
-def _watcher(settings: Settings, work: UnitOfWork, runtime: Runtime) -> Watcher:
-    replica = f"{socket.gethostname()}:{os.getpid()}"
+def _door(settings: Settings, work: UnitOfWork) -> tuple[KeyRing, RememberedKeys]:
+    """Who is let in, and who was last."""
+    known = RememberedKeys(lambda: work.read(keys.table), settings.last_known)
+    return KeyRing(known, lambda used: work(keys.note_use, used), rate_per_minute=settings.rate_per_minute), known
+
+
+def open_runtime(settings: Settings) -> Runtime:
+    """The models of this process; their artifacts come from the store that the settings name."""
+    found: list[Runtime] = []
+    store = open_store(settings, kept=lambda: found[0].kept_digests)
+    runtime = Runtime(store.fetch)
+    found.append(runtime)
+    return runtime
+
+
+def _following(settings: Settings, work: UnitOfWork, runtime: Runtime) -> tuple[Watcher, Listener, Reporter]:
+    """What follows the flips, by asking and where the database announces them by listening, and tells of it."""
+    reporter = Reporter(work, runtime, f"{socket.gethostname()}:{os.getpid()}", settings.last_known)
 
     def states() -> list[DomainState]:
         return work.read(domains.states)
@@ -282,20 +302,40 @@ def _watcher(settings: Settings, work: UnitOfWork, runtime: Runtime) -> Watcher:
     def release(domain_id: int) -> Release:
         return work.read(domains.release, domain_id)
 
-    def report(wanted: Release, error: str | None, corrupt: bool) -> None:
-        if corrupt and wanted.version_id is not None and error is not None:
-            work(version_service.mark_failed, wanted.version_id, error)
-        work(
-            runs.report_replica,
-            replica,
-            role="service",
-            domain_id=wanted.state.domain_id,
-            version_id=wanted.version_id,
-            epoch=wanted.state.epoch,
-            error=error,
-        )
+    watcher = Watcher(
+        runtime,
+        states=states,
+        release=release,
+        report=reporter,
+        poll_seconds=settings.poll_seconds,
+        is_calm=lambda: listener.is_listening,
+    )
+    listener = Listener(work.engine, FLIPS, watcher.nudge)
+    return watcher, listener, reporter
 
-    return Watcher(runtime, states=states, release=release, report=report, poll_seconds=settings.poll_seconds)
+
+def serve_what_is_wanted(settings: Settings, services: Services) -> None:
+    """Load what the domains are to serve; without the database what this machine served last, if that is allowed."""
+    last = settings.last_known
+    services.watcher.start(remembered=(lambda: remembered_releases(last)) if settings.start_degraded else None)
+    services.reporter.start()
+    services.listener.start()
+    try:
+        services.keys.refresh()
+    except Exception as error:  # Who knows no keys lets nobody in; the porter asks again each second.
+        table = services.known_keys.last() if settings.start_degraded else None
+        if table is None and services.watcher.seen_at is not None:
+            raise
+        logger.warning("the keys cannot be read (%s): those of the last start count", type(error).__name__)
+        if table is not None:
+            services.keys.take(table)
+
+
+def stop_following(services: Services) -> None:
+    """End what follows the flips, and say good-bye."""
+    services.listener.stop()
+    services.watcher.stop()
+    services.reporter.stop()
 
 
 def opening_rule(settings: Settings) -> OpeningRule:

@@ -5,10 +5,11 @@ Read from the environment (prefix `INTENTLOOP_`) and from a `.env` file. Only co
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +30,18 @@ class Settings(BaseSettings):
     artifacts_dir: Path | None = Field(
         None,
         description="folder of the trained artifacts, shared by every machine; <data_dir>/artifacts without it",
+    )
+    artifacts_url: str | None = Field(
+        None,
+        description="store of the trained artifacts that all machines share: s3://bucket/path, gs://…, az://…, or any "
+        "URL of fsspec; credentials by the environment variables of that store, never in the URL. "
+        "Instead of INTENTLOOP_ARTIFACTS_DIR",
+    )
+    artifact_cache_bytes: int = Field(
+        10 * 2**30,
+        ge=1,
+        description="what this machine keeps of such a store in the data folder; what serves, or did so last, and what "
+        "was used in the last ten minutes is kept all the same",
     )
     secret_key: SecretStr | None = Field(
         None,
@@ -107,6 +120,11 @@ class Settings(BaseSettings):
         gt=0.01,
         le=10,
         description="how often a service looks for a flip; a flip is seen within a second",
+    )
+    start_degraded: bool = Field(
+        True,
+        description="start while the database does not answer, with what this machine served last; "
+        "false: such a start is refused",
     )
     cors_origins: list[str] = Field([], description="browser origins that may call the API; none by default")
     allowed_hosts: list[str] = Field(
@@ -206,6 +224,25 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not a time zone of this machine; Asia/Shanghai is one") from error
         return value
 
+    @field_validator("artifacts_url")
+    @classmethod
+    def _store_without_a_secret(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if not parts.scheme or not value.startswith(f"{parts.scheme}://"):
+            raise ValueError("it is no URL; file:///srv/artifacts, s3://bucket/path and gs://bucket/path are some")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            # It is shown and logged.
+            raise ValueError("credentials and options belong into the environment variables of that store")
+        return value
+
+    @model_validator(mode="after")
+    def _one_place_of_artifacts(self) -> Self:
+        if self.artifacts_url is not None and self.artifacts_dir is not None:
+            raise ValueError("artifacts_dir and artifacts_url exclude each other: set one of them")
+        return self
+
     @property
     def threads_each(self) -> int:
         """Threads of a model in each worker."""
@@ -234,6 +271,20 @@ class Settings(BaseSettings):
         return self.data_dir / "audit.head"
 
     @property
+    def artifacts_are_in_a_folder(self) -> bool:
+        """Whether artifacts are served from where they lie, or from a cache of another store."""
+        return self.artifacts_url is None or self.artifacts_url.startswith("file://")
+
+    @property
     def artifacts(self) -> Path:
-        """The folder in which artifacts lie under their digest."""
+        """The folder of this machine in which artifacts lie under their digest, or are kept for a while."""
+        if self.artifacts_url is not None:
+            if self.artifacts_are_in_a_folder:
+                return Path(unquote(urlsplit(self.artifacts_url).path)).resolve()
+            return (self.data_dir / "cache" / "artifacts").resolve()
         return (self.artifacts_dir or self.data_dir / "artifacts").resolve()
+
+    @property
+    def last_known(self) -> Path:
+        """The folder in which this machine remembers what it served last, and to whom."""
+        return self.data_dir / "last"

@@ -55,8 +55,8 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
     Raises:
         NotProven: it cannot be served at all.
     """
-    folder = context.settings.artifacts / digest
     try:
+        folder = context.store.fetch(digest)
         manifest = verify(folder, digest)
         scorer = load_scorer(folder)
         check_reference_answers(scorer, folder)
@@ -90,7 +90,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
     )
     return Proof(
         artifact_digest=digest,
-        model_path=str(folder),
+        model_path=context.store.location(digest),
         evaluation={
             "gold": named(on_gold, release.paths),
             "out_of_fold": named(beside, release.paths),
@@ -159,8 +159,8 @@ def _rivals(context: JobContext, claimed: batches.Claimed, gold: Gold) -> list[R
     best = sorted((version for version in served if not version.is_active), key=_recorded, reverse=True)[:1]
     rivals = []
     for version in [*active, *best]:
-        folder = context.settings.artifacts / version.artifact_digest
         try:
+            folder = context.store.fetch(version.artifact_digest)
             verify(folder, version.artifact_digest)
             scorer = load_scorer(folder)
         except (ArtifactUnusable, OSError) as error:

@@ -1,5 +1,6 @@
 """Delete what has outlived its use, and bring late labels to late twins."""
 
+import logging
 import shutil
 import time
 from datetime import datetime, timedelta
@@ -7,11 +8,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.artifacts.store import WORKSHOP, ArtifactUnavailable
 from app.db.session import database_time
 from app.operations import artifact_store, forgetting
 from app.services import domains, quarantine, runs, texts
 from app.services.forgetting import Forgotten, asked_before, forget_unasked, of_unlabelled
-from jobs.context import WORKSHOP, JobContext
+from jobs.context import JobContext
+
+logger = logging.getLogger(__name__)
 
 LEFTOVER_SECONDS = 24 * 3600
 
@@ -26,15 +30,25 @@ def purge(context: JobContext) -> dict[str, Any]:
         "runs": context.work(runs.purge, older_than_days=settings.run_days),
         "replicas": context.work(runs.forget_replicas, older_than_days=settings.replica_days),
         "workshops": _sweep(context),
-        "orphans": artifact_store.remove_orphans(context.work, settings.artifacts),
+        **_let_artifacts_go(context),
     }
-    if settings.keep_versions is not None:
-        detail["retired_versions"] = artifact_store.retire_old_versions(
-            context.work, settings.artifacts, keep=settings.keep_versions
-        )
     if settings.question_days is not None or settings.unlabelled_text_days is not None:
         forgotten = _forget(context)
         detail |= {"forgotten_questions": forgotten.questions, "forgotten_texts": forgotten.texts}
+    return detail
+
+
+def _let_artifacts_go(context: JobContext) -> dict[str, Any]:
+    """What no version names, and on request what old ones name; a store that is away keeps all until the next night."""
+    work, store, keep = context.work, context.store, context.settings.keep_versions
+    detail: dict[str, Any] = {}
+    try:
+        detail["orphans"] = artifact_store.remove_orphans(work, store)
+        if keep is not None:
+            detail["retired_versions"] = artifact_store.retire_old_versions(work, store, keep=keep)
+    except ArtifactUnavailable as error:
+        logger.warning("no artifact is removed: %s", error)
+        detail["orphans"] = 0
     return detail
 
 
@@ -46,7 +60,7 @@ def _project(context: JobContext) -> int:
 
 
 def _sweep(context: JobContext) -> int:
-    workshop = context.settings.artifacts / WORKSHOP
+    workshop = context.store.local / WORKSHOP
     if not workshop.is_dir():
         return 0
     line = time.time() - max(LEFTOVER_SECONDS, context.settings.train_timeout_seconds)
@@ -73,7 +87,7 @@ def _forget(context: JobContext) -> Forgotten:
         if settings.unlabelled_text_days is not None:
             total.add(_forget_unlabelled(context, domain.id, now - timedelta(days=settings.unlabelled_text_days)))
     if total.questions or total.texts:
-        forgetting.tidy(work, settings.artifacts)
+        forgetting.tidy(work, context.store)
         forgetting.erase(work)
     return total
 

@@ -3,6 +3,8 @@
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
+from app.artifacts.store import ArtifactUnavailable
+
 
 def in_words(error: BaseException) -> str:
     """One sentence. A database repeats the values of a statement in its message, and they may be a question's text."""
@@ -18,5 +20,5 @@ def is_of_database(error: BaseException) -> bool:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the database was away or too busy, so that the same work may succeed a little later."""
-    return isinstance(error, OperationalError | InterfaceError | NoConnectionFree)
+    """Whether database or artifact store were away or too busy, so that the same work may succeed a little later."""
+    return isinstance(error, OperationalError | InterfaceError | NoConnectionFree | ArtifactUnavailable)

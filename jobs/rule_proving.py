@@ -62,8 +62,8 @@ def prove_rules(context: JobContext, domain_name: str) -> str | None:
 
 
 def _prove(context: JobContext, tried: Trial) -> RuleProof | None:
-    folder = context.settings.artifacts / tried.version.artifact_digest
     try:
+        folder = context.store.fetch(tried.version.artifact_digest)
         verify(folder, tried.version.artifact_digest)
         scorer, manifest, out_of_fold = load_scorer(folder), read_manifest(folder), read_out_of_fold(folder)
     except (ArtifactUnusable, OSError) as error:

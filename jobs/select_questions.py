@@ -59,7 +59,7 @@ def _rescore(context: JobContext, release: Release) -> int:
         if not page:
             return scored
         # Loaded when there is something to score: most runs find nothing.
-        tiers = tiers or _load(context.settings.artifacts / digest, digest, release)
+        tiers = tiers or _load(context.store.fetch(digest), digest, release)
         topk = _topk(tiers, [text.text for text in page], release)
         scored += context.work(selection.rescore, page, topk, version=version)
         after = page[-1].text_id

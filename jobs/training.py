@@ -2,22 +2,19 @@
 
 import json
 import logging
-import os
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.artifacts.store import WORKSHOP
 from app.db.session import UnitOfWork
 from app.errors import ClaimLost
-from app.scorers.artifact import ArtifactCorrupt, verify
-from app.scorers.artifact import digest as digest_of
 from app.services import batches, taxonomy, versions
 from jobs import proving
-from jobs.context import WORKSHOP, JobContext
+from jobs.context import JobContext
 from jobs.reasons import in_words, is_of_database, may_pass
 from jobs.trainer_process import TrainerFailed, TrainerStopped, train
 
@@ -162,7 +159,7 @@ def _fail(work: UnitOfWork, claimed: batches.Claimed, reason: str) -> None:
 
 def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) -> str:
     items = claim.patiently(lambda: context.work.read(batches.items, claimed.batch.id))
-    folder = context.settings.artifacts / WORKSHOP / f"{claimed.batch.batch_id}-{claimed.token[:8]}"
+    folder = context.store.local / WORKSHOP / f"{claimed.batch.batch_id}-{claimed.token[:8]}"
     folder.mkdir(parents=True)
     try:
         spec = claim.patiently(lambda: _write_spec(context, claimed, items, folder))
@@ -177,7 +174,7 @@ def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) ->
             memory_mb=context.settings.train_memory_mb,
         )
         claim.enter("evaluating", TRAINER_SHARE, "proving")
-        digest = publish(folder / "artifact", context.settings.artifacts)
+        digest = claim.patiently(lambda: context.store.publish(folder / "artifact"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     proof = claim.patiently(lambda: proving.prove(context, claimed, items, digest))
@@ -208,26 +205,3 @@ def _write_spec(
     path = folder / "spec.json"
     path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
     return path
-
-
-def publish(folder: Path, artifacts: Path) -> str:
-    """Move a finished artifact to where it is served from: under its digest, whole or not at all."""
-    digest = digest_of(folder)
-    target = artifacts / digest
-    if target.exists():
-        try:
-            verify(target, digest)
-            # It may have lain for long without a version: it must not be taken for left over before it gets one.
-            os.utime(target)
-            return digest
-        except ArtifactCorrupt:
-            # The same artifact was trained before and was damaged since: this one takes its place.
-            target.rename(artifacts / WORKSHOP / f"damaged-{uuid.uuid4().hex}")
-    folder.rename(target)
-    handle = os.open(artifacts, os.O_RDONLY)
-    try:
-        # The name must survive a power cut before a version refers to it.
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    return digest

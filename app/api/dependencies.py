@@ -12,9 +12,12 @@ from sqlalchemy import Engine
 from app.api.access import Access, access, identity
 from app.api.keyring import KeyRing
 from app.db.guard import Guard
+from app.db.notices import Listener
 from app.db.session import UnitOfWork
 from app.errors import DomainNotFound, Malformed, NotFound
 from app.intent.text import normalise
+from app.remembered_keys import RememberedKeys
+from app.reporting import Reporter
 from app.services.audit import Actor
 from app.services.batches import OpeningRule
 from app.services.domains import NAME
@@ -51,8 +54,11 @@ class Services:
     secret: Secret
     runtime: Runtime
     watcher: Watcher
+    listener: Listener
+    reporter: Reporter
     folder: Follower
     keys: KeyRing
+    known_keys: RememberedKeys
     porter: Follower
     log: LogWriter[Logged]
     guard: Guard

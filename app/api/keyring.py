@@ -58,12 +58,19 @@ class KeyRing:
             if self._tried_at >= since:
                 return
             self._tried_at = time.monotonic()
-            table = self._read()
-            if table.guarded and not self._table.guarded:
-                logger.warning("the first key was made: from now on nobody enters without one")
-            # Once guarded, always: also if somebody empties the table.
-            self._table = KeyTable(table.records, guarded=table.guarded or self._was_guarded)
-            self._was_guarded = self._table.guarded
+            self._take(self._read())
+
+    def take(self, table: KeyTable) -> None:
+        """Let these in until the keys can be read."""
+        with self._reading:
+            self._take(table)
+
+    def _take(self, table: KeyTable) -> None:
+        if table.guarded and not self._table.guarded:
+            logger.warning("the first key was made: from now on nobody enters without one")
+        # Once guarded, always: also if somebody empties the table.
+        self._table = KeyTable(table.records, guarded=table.guarded or self._was_guarded)
+        self._was_guarded = self._table.guarded
 
     async def look_for(self, credential: str) -> None:
         """Look for an unknown key, which may be a moment old.

@@ -297,6 +297,7 @@ def families(found: Installation | None) -> Iterator[Metric]:
     lag = _gauge("fold_lag_seconds", "Age of the oldest question that is not folded into its text")
     replicas = _gauge("replicas", "Processes that reported in the last 15 seconds", "role")
     wanted = _gauge("wanted_epoch", "The flip that every service should serve", "domain")
+    arrived = _gauge("replicas_arrived", "Services that serve the flip that they should", "domain")
     waiting = _gauge("texts_waiting", "Texts that wait for a person", "domain")
     pending = _gauge("labels_pending", "Labels since the last batch", "domain")
     judged = _gauge("live_judged", "Texts of the random slice that a person labelled", "domain")
@@ -309,6 +310,7 @@ def families(found: Installation | None) -> Iterator[Metric]:
             replicas.add_metric([role], count)
         for domain in found.domains:
             wanted.add_metric([domain.name], domain.epoch)
+            arrived.add_metric([domain.name], domain.replicas_arrived)
             waiting.add_metric([domain.name], domain.texts_waiting)
             pending.add_metric([domain.name], domain.labels_pending)
             judged.add_metric([domain.name], domain.judged)
@@ -317,7 +319,7 @@ def families(found: Installation | None) -> Iterator[Metric]:
                 batches.add_metric([domain.name, status], count)
         for (job, outcome), count in found.job_runs.items():
             jobs.add_metric([job, outcome], count)
-    yield from (lag, replicas, wanted, waiting, pending, judged, agreed, batches, jobs)
+    yield from (lag, replicas, wanted, arrived, waiting, pending, judged, agreed, batches, jobs)
 
 
 def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:

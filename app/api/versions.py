@@ -33,8 +33,6 @@ from app.services.domains import DEFAULT
 
 router = APIRouter(prefix=f"{PREFIX}/models", tags=["versions"], route_class=StrictRoute)
 
-REPLICA_ALIVE_SECONDS = 20.0
-
 
 class VersionOut(BaseModel):
     """A version with its proof."""
@@ -61,6 +59,7 @@ class ReplicaOut(BaseModel):
     """What one service serves, as it said last."""
 
     replica: str
+    version: str | None
     epoch: int
     error: str | None
     reported_at: datetime
@@ -72,6 +71,8 @@ class ActiveOut(VersionOut):
     epoch: int
     rule_set_revision: int | None = Field(description="the frozen rules that serve with it")
     propagated: str = Field(examples=["2/2"])
+    replicas_arrived: int = Field(description="services that serve this epoch")
+    replicas_alive: int = Field(description="services that reported lately")
     replicas: list[ReplicaOut]
 
 
@@ -147,14 +148,15 @@ def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
         version = versions.active(session, found)
         if version is None:
             raise NotFound(f"domain {found.name!r} has no active model yet")
-        alive = runs.replicas(session, role="service", alive_seconds=REPLICA_ALIVE_SECONDS, domain_id=found.id)
-        arrived = sum(replica.epoch == found.epoch and replica.error is None for replica in alive)
+        spread = runs.spread(session, found)
         return ActiveOut(
             **_version(session, version),
             epoch=found.epoch,
             rule_set_revision=activations.current(session, found).rule_set_revision,
-            propagated=f"{arrived}/{len(alive)}",
-            replicas=[ReplicaOut.model_validate(replica, from_attributes=True) for replica in alive],
+            propagated=spread.propagated,
+            replicas_arrived=spread.arrived,
+            replicas_alive=len(spread.replicas),
+            replicas=[ReplicaOut.model_validate(replica, from_attributes=True) for replica in spread.replicas],
         )
 
     return work.read(read)

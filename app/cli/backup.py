@@ -1,10 +1,12 @@
 """Back up an installation, and restore it."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from app.artifacts.opening import open_store
 from app.cli.opening import JsonOption, console, database, print_json, reach, settings
 from app.operations import backup_format, restore, tombstone_file
 from app.operations.backup import back_up
@@ -37,7 +39,7 @@ def backup(
     with database(given) as work:
         manifest = back_up(
             work.engine,
-            given.artifacts,
+            open_store(given),
             folder.absolute(),
             secret=installation_secret(given),
             with_secret=with_secret,
@@ -89,11 +91,13 @@ def restore_backup(
         stones += tombstone_file.read(tombstones) if tombstones is not None else []
         engine = reach(given)
         try:
-            restored = restore.restore(engine, given.artifacts, folder.absolute(), stones=stones)
+            restored = restore.restore(engine, open_store(given), folder.absolute(), stones=stones)
         finally:
             engine.dispose()
         # It remembers the end of the trail that was here before.
         given.audit_head.unlink(missing_ok=True)
+        # And what served then.
+        shutil.rmtree(given.last_known, ignore_errors=True)
         if given.secret_key is None:
             restore.restore_secret(folder, restored.manifest, given.data_dir / SECRET)
         fits = _secret_fits(given, restored.manifest)

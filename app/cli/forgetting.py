@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from app.artifacts.opening import open_store
 from app.cli.opening import JsonOption, console, database, print_json, settings
 from app.db.session import UnitOfWork
 from app.errors import Conflict, Malformed
@@ -46,14 +47,14 @@ def forget(
     with database(given) as work:
         stone = _stone(given, work, user, question, older_than, domain)
         if dry_run:
-            report = forgetting.foresee(work, stone, given.artifacts)
+            report = forgetting.foresee(work, stone, open_store(given))
         else:
             _refuse_while_spooled(given)
             report = forgetting.forget(
                 work,
                 stone,
                 data_dir=given.data_dir,
-                artifacts=given.artifacts,
+                store=open_store(given),
                 by=audit.COMMAND_LINE,
                 rewriting=vacuum,
             )

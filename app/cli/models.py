@@ -1,5 +1,6 @@
 """Show the versions of a domain, choose the one that serves, go back."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
 from app.db.tables import ModelVersion
-from app.services import activations, audit, domains, versions
+from app.services import activations, audit, domains, runs, versions
 
 app = typer.Typer(help="Model versions: what there is, what serves, and the way back.", no_args_is_help=True)
 
@@ -51,12 +52,13 @@ def list_models(
 
 @app.command("active")
 def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = False) -> None:
-    """Print the version that serves."""
+    """Print the version that should serve, and which services do serve it."""
 
     def read(session: Session) -> dict[str, Any]:
         found = domains.find(session, domain)
         activation = activations.current(session, found)
         version = versions.active(session, found)
+        spread = runs.spread(session, found)
         return {
             "version": version.version if version else None,
             "epoch": activation.epoch,
@@ -65,6 +67,10 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
             "activated_by": activation.activated_by,
             "reason": activation.reason,
             "activated_at": activation.created_at,
+            "propagated": spread.propagated,
+            "replicas_arrived": spread.arrived,
+            "replicas_alive": len(spread.replicas),
+            "replicas": [asdict(replica) for replica in spread.replicas],
         }
 
     with database(settings()) as work:
@@ -77,6 +83,10 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
             f"by {shown['activated_by']}: {shown['reason']}",
             markup=False,
         )
+        console.print(f"served by {shown['propagated']} services", markup=False)
+        for replica in shown["replicas"]:
+            serves = f"{replica['version'] or 'no model'}, epoch {replica['epoch']}"
+            console.print(f"  {replica['replica']}  {serves}  {replica['error'] or ''}".rstrip(), markup=False)
 
 
 @app.command("activate")

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from app import logs
 from app.cli.opening import JsonOption, console, database, log_to_stderr, print_json, reach, settings
 from app.db.schema import migrate as migrate_schema
 from app.db.session import UnitOfWork
 from app.errors import IntentError, SetupError
+from app.remembered import remembered_releases
 from app.services import domains, keys, recounting
 from app.settings import Settings
 from jobs.context import JobContext
@@ -72,8 +75,7 @@ def serve(host: HostOption = None, port: PortOption = None, workers: WorkersOpti
     if as_worker is not None:
         _serve(given, as_worker.listener, figures=as_worker.figures, on_started=as_worker.accept)
         return
-    with database(given) as work:
-        _refuse_open_to_others(given, work)
+    _refuse_to_serve(given)
     listener = _listener(given)
     logger.info("listening on http://%s:%d (API: /docs)", given.host, listener.getsockname()[1])
     if given.workers == 1:
@@ -309,6 +311,35 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
         logger.error("process %d did not stop and is killed", process.pid)
         process.kill()
         process.wait()
+
+
+def _refuse_to_serve(given: Settings) -> None:
+    """Say at once why it could not serve. A database that does not answer is no reason while something can be served.
+
+    Raises:
+        SetupError: the schema is another, others could reach it without a key, or there is nothing to serve.
+    """
+    from app.api.loopback import is_loopback
+
+    try:
+        with database(given) as work:
+            _refuse_open_to_others(given, work)
+    except (OperationalError, InterfaceError, NoConnectionFree) as error:
+        if not given.start_degraded or not remembered_releases(given.last_known):
+            raise
+        if not is_loopback(given.host.lower()) and not _is_known_to_be_guarded(given):
+            raise SetupError(
+                f"others can reach {given.host}, and without the database nobody knows whether there is a key"
+            ) from error
+        kind = type(getattr(error, "orig", None) or error).__name__
+        logger.warning("the database does not answer (%s): the service starts with what it served last", kind)
+
+
+def _is_known_to_be_guarded(given: Settings) -> bool:
+    from app.remembered_keys import last_keys
+
+    table = last_keys(given.last_known)
+    return table is not None and table.guarded
 
 
 def _refuse_open_to_others(given: Settings, work: UnitOfWork) -> None:

@@ -1,75 +1,32 @@
-"""The folder of artifacts: remove what no version names, on request what old ones name, and never during a backup."""
+"""The store of artifacts: remove what no version names, on request what old ones name, and never during a backup."""
 
-import fcntl
-import os
-import re
-import shutil
-import time
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from app.artifacts.store import ArtifactStore
 from app.db.session import UnitOfWork, database_time
 from app.db.tables import ModelActivation, ModelVersion, TrainingBatch
-from app.scorers.artifact import ArtifactCorrupt, read_manifest
 from app.services import domains
 from app.services.batches import LIVE
 
-# Where trainers work, and what is moved out of the way: beside the artifacts, so that moving one is a rename.
-WORKSHOP = ".workshop"
-DIGEST = re.compile(r"[0-9a-f]{64}")
 # From the end of a training to the registration of its version it is minutes at most.
 GRACE_SECONDS = 24 * 3600
 REMOVED = "its artifact was removed: INTENTLOOP_KEEP_VERSIONS"
 
 
-@contextmanager
-def held(artifacts: Path, *, alone: bool) -> Iterator[bool]:
-    """Hold the folder: many may copy from it at once, who removes must be alone. False: it is taken by others.
-
-    Who copies waits for who removes, never the other way round.
-    """
-    artifacts.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(artifacts, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-        except OSError:
-            # Taken, or on a file system without locks: then nothing is removed, and copying must do without.
-            yield not alone
-            return
-        yield True
-    finally:
-        os.close(descriptor)
-
-
-def orphans(work: UnitOfWork, artifacts: Path, *, grace_seconds: float = GRACE_SECONDS) -> list[Path]:
+def orphans(work: UnitOfWork, store: ArtifactStore, *, grace_seconds: float = GRACE_SECONDS) -> list[str]:
     """Artifacts that this database's batches made, that no version names, and that have lain for a day.
 
-    An artifact of an unknown batch belongs to somebody else who shares the folder: another installation, or the one
+    An artifact of an unknown batch belongs to somebody else who shares the store: another installation, or the one
     that this database is a restored copy of.
     """
-    line = time.time() - grace_seconds
-    candidates = {
-        folder.name: folder
-        for folder in (artifacts.iterdir() if artifacts.is_dir() else ())
-        if DIGEST.fullmatch(folder.name) and folder.is_dir() and folder.stat().st_mtime < line
-    }
+    candidates = store.older_than(grace_seconds)
     named = work.read(_named, list(candidates))
     ours = work.read(_known_batches)
-    return [folder for name, folder in sorted(candidates.items()) if name not in named and _made_by(folder) in ours]
-
-
-def _made_by(folder: Path) -> str | None:
-    try:
-        return read_manifest(folder).items_digest
-    except (ArtifactCorrupt, OSError):
-        return None
+    return [digest for digest, made_by in candidates.items() if digest not in named and made_by in ours]
 
 
 def _named(session: Session, digests: Sequence[str]) -> set[str]:
@@ -88,12 +45,12 @@ def _known_batches(session: Session) -> set[str]:
     return set(session.scalars(select(TrainingBatch.items_digest)))
 
 
-def remove_orphans(work: UnitOfWork, artifacts: Path) -> int:
+def remove_orphans(work: UnitOfWork, store: ArtifactStore) -> int:
     """Remove the orphans, and return how many; none while a batch trains, which may be about to name one."""
-    with held(artifacts, alone=True) as mine:
+    with store.held(alone=True) as mine:
         if not mine or work.read(_training):
             return 0
-        return sum(_remove(work, artifacts, folder) for folder in orphans(work, artifacts))
+        return sum(_remove(work, store, digest) for digest in orphans(work, store))
 
 
 def _training(session: Session) -> bool:
@@ -101,34 +58,25 @@ def _training(session: Session) -> bool:
     return session.scalar(statement) is not None
 
 
-def _remove(work: UnitOfWork, artifacts: Path, folder: Path) -> bool:
-    """Out of the way first, then looked for once more: a version that came meanwhile gets it back."""
-    away = artifacts / WORKSHOP / f"removed-{uuid.uuid4().hex}"
-    away.parent.mkdir(exist_ok=True)
-    folder.rename(away)
-    named, training = work.read(_named, [folder.name]), work.read(_training)
-    if named or training:
-        away.rename(folder)
-        return False
-    shutil.rmtree(away, ignore_errors=True)
-    return True
+def _remove(work: UnitOfWork, store: ArtifactStore, digest: str) -> bool:
+    """Looked for once more at the last moment: a version may have come meanwhile."""
+    return store.remove(digest, unwanted=lambda: not work.read(_named, [digest]) and not work.read(_training))
 
 
-def retire_old_versions(work: UnitOfWork, artifacts: Path, *, keep: int) -> list[str]:
+def retire_old_versions(work: UnitOfWork, store: ArtifactStore, *, keep: int) -> list[str]:
     """Remove the artifacts of versions that never served and of which so many newer ones are there; name the versions.
 
     They can never be activated any more, and say why. Those that serve or ever served stay: one may roll back to them.
     """
     retired: list[str] = []
-    with held(artifacts, alone=True) as mine:
+    with store.held(alone=True) as mine:
         if not mine:
             return retired
         for domain in work.read(domains.listing):
             for version, digest in work(_retire, domain.name, keep):
                 retired.append(version)
-                folder = artifacts / digest
-                if folder.is_dir() and not work.read(_named, [digest]):
-                    _remove(work, artifacts, folder)
+                if store.holds(digest) and not work.read(_named, [digest]):
+                    _remove(work, store, digest)
     return retired
 
 

@@ -13,9 +13,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, select
 
 from app import __version__
+from app.artifacts.store import ArtifactMissing, ArtifactStore, ArtifactUnavailable
 from app.db.snapshot import rows_of, snapshot
 from app.db.tables import Base, Domain, ModelVersion
-from app.operations import artifact_store
 from app.operations.artifact_store import REMOVED
 from app.operations.backup_format import (
     ARTIFACTS,
@@ -35,7 +35,13 @@ from app.scorers.artifact import ArtifactCorrupt, verify
 
 
 def back_up(
-    engine: Engine, artifacts: Path, target: Path, *, secret: bytes, with_secret: bool = False, incomplete: bool = False
+    engine: Engine,
+    store: ArtifactStore,
+    target: Path,
+    *,
+    secret: bytes,
+    with_secret: bool = False,
+    incomplete: bool = False,
 ) -> Manifest:
     """Write a backup to `target`, which must not exist, while the service goes on; it is there whole or not at all.
 
@@ -50,11 +56,11 @@ def back_up(
     if target.exists():
         raise BackupRefused(f"{target} exists: name a new folder for each backup")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target) as folder, artifact_store.held(artifacts, alone=False):
+    with _beside(target) as folder, store.held(alone=False):
         with snapshot(engine) as connection:
             facts = _tables(connection, folder)
             versions = _versions(connection)
-        kept, missing = _copy_artifacts(versions, artifacts, folder)
+        kept, missing = _copy_artifacts(versions, store, folder)
         serving = {pointer.artifact_digest for pointer in facts["active"].values()}
         if (lost := sorted(serving & missing.keys())) and not incomplete:
             raise BackupRefused(f"version {versions[lost[0]]} serves, and its artifact {missing[lost[0]]}")
@@ -119,20 +125,20 @@ def _versions(connection: Connection) -> dict[str, str]:
     return {digest: version for digest, version, reason in rows if reason != REMOVED}
 
 
-def _copy_artifacts(versions: dict[str, str], artifacts: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
+def _copy_artifacts(versions: dict[str, str], store: ArtifactStore, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Copy and prove each; the ones that are there, and of the others why not."""
     kept: list[str] = []
     missing: dict[str, str] = {}
     for digest in sorted(versions):
         copied = folder / ARTIFACTS / digest
         try:
-            shutil.copytree(artifacts / digest, copied, symlinks=True)
+            shutil.copytree(store.fetch(digest), copied, symlinks=True)
             verify(copied, digest)
             kept.append(digest)
-        except FileNotFoundError:
+        except (FileNotFoundError, ArtifactMissing):
             shutil.rmtree(copied, ignore_errors=True)
             missing[digest] = "is not there"
-        except (ArtifactCorrupt, shutil.Error) as error:
+        except (ArtifactCorrupt, ArtifactUnavailable, shutil.Error) as error:
             shutil.rmtree(copied, ignore_errors=True)
             missing[digest] = f"is damaged: {error}" if isinstance(error, ArtifactCorrupt) else "cannot be read"
     return kept, missing

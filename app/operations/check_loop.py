@@ -6,6 +6,8 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.artifacts.opening import open_store
+from app.artifacts.store import ArtifactStore, ArtifactUnavailable
 from app.db.session import database_time
 from app.db.tables import ApiKey, Domain, JobRun, ModelVersion, Replica, TrainingBatch, UserQuestion
 from app.operations import artifact_store
@@ -69,28 +71,35 @@ def _last_runs(session: Session) -> list[JobRun]:
 
 def artifacts(patient: Patient) -> Iterator[Finding]:
     """What serves is there, bit for bit, and so is what one could roll back to; nothing lies about."""
-    folder = patient.settings.artifacts
+    store = open_store(patient.settings)
     versions = patient.work.read(_usable)
-    missing = []
-    for version in versions:
-        path = folder / version.artifact_digest
-        if not version.is_active:
-            missing += [] if path.is_dir() else [version.version]
-            continue
-        try:
-            verify(path, version.artifact_digest)
-        except (ArtifactCorrupt, OSError) as error:
-            advice = "roll back, or bring the folder back from a backup"
-            says = f"version {version.version} serves, and its artifact is damaged: {error}"
-            yield Finding("artifacts", "fail", says, advice)
-        else:
-            yield Finding("artifacts", "ok", f"the artifact of version {version.version}, which serves, is whole")
-    if missing:
-        says = f"{len(missing)} that could be activated are missing, among them that of version {missing[-1]}"
-        yield Finding("artifacts", "warn", says, "bring them back from a backup")
-    if left := artifact_store.orphans(patient.work, folder):
-        says = f"{len(left)} artifacts were never registered"
-        yield Finding("artifacts", "ok", says + "; purge removes them")
+    try:
+        missing = []
+        for version in versions:
+            if version.is_active:
+                yield _of_active(store, version)
+            elif not store.holds(version.artifact_digest):
+                missing.append(version.version)
+        if missing:
+            says = f"{len(missing)} that could be activated are missing, among them that of version {missing[-1]}"
+            yield Finding("artifacts", "warn", says, "bring them back from a backup")
+        if left := artifact_store.orphans(patient.work, store):
+            says = f"{len(left)} artifacts were never registered"
+            yield Finding("artifacts", "ok", says + "; purge removes them")
+    except ArtifactUnavailable as error:
+        advice = "see that it runs, and that its address and credentials are right: no new version can be loaded"
+        yield Finding("artifacts", "fail", str(error), advice)
+
+
+def _of_active(store: ArtifactStore, version: ModelVersion) -> Finding:
+    try:
+        verify(store.fetch(version.artifact_digest), version.artifact_digest)
+    except ArtifactUnavailable:
+        raise
+    except (ArtifactCorrupt, OSError) as error:
+        says = f"version {version.version} serves, and its artifact is damaged: {error}"
+        return Finding("artifacts", "fail", says, "roll back, or bring the folder back from a backup")
+    return Finding("artifacts", "ok", f"the artifact of version {version.version}, which serves, is whole")
 
 
 def _usable(session: Session) -> list[ModelVersion]:

@@ -10,11 +10,11 @@ import numpy as np
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from app.artifacts.store import WORKSHOP, ArtifactStore
 from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
 from app.db.session import UnitOfWork
 from app.db.tables import Annotation, Lease, ModelVersion, QuarantinedQuestion, Text, TrainingBatch, UserQuestion
 from app.operations import tombstone_file
-from app.operations.artifact_store import WORKSHOP
 from app.scorers.artifact import ArtifactCorrupt, read_lineage
 from app.services import audit, forgetting, texts, tombstones
 from app.services.batches import LIVE
@@ -38,7 +38,7 @@ class Report:
     erased: bool
 
 
-def foresee(work: UnitOfWork, stone: Stone, artifacts: Path) -> Report:
+def foresee(work: UnitOfWork, stone: Stone, store: ArtifactStore) -> Report:
     """What forgetting this would take away; nothing is changed."""
 
     def look(session: Session) -> Forgotten:
@@ -48,11 +48,17 @@ def foresee(work: UnitOfWork, stone: Stone, artifacts: Path) -> Report:
         return total
 
     total = work.read(look)
-    return Report(total, *_versions(work, total, artifacts), erased=False)
+    return Report(total, *_versions(work, total, store), erased=False)
 
 
 def forget(
-    work: UnitOfWork, stone: Stone, *, data_dir: Path, artifacts: Path, by: audit.Actor, rewriting: bool | None = None
+    work: UnitOfWork,
+    stone: Stone,
+    *,
+    data_dir: Path,
+    store: ArtifactStore,
+    by: audit.Actor,
+    rewriting: bool | None = None,
 ) -> Report:
     """Forget what the stone covers. When it breaks off, the stone is there: run it again, and it goes on.
 
@@ -68,10 +74,10 @@ def forget(
     for condition in work.read(tombstones.conditions, stone):
         total.add(forget_all(work, condition))
     total.questions += work(tombstones.forget_quarantined, stone)
-    tidy(work, artifacts)
+    tidy(work, store)
     work(_note, stone, total, by)
     erased = erase(work, rewriting=rewriting)
-    return Report(total, *_versions(work, total, artifacts), erased=erased)
+    return Report(total, *_versions(work, total, store), erased=erased)
 
 
 def erase(work: UnitOfWork, *, rewriting: bool | None = None) -> bool:
@@ -93,12 +99,12 @@ def forget_all(
     return total
 
 
-def tidy(work: UnitOfWork, artifacts: Path) -> None:
+def tidy(work: UnitOfWork, store: ArtifactStore) -> None:
     """Let go of what still points to forgotten questions, and of texts that killed trainers left in their folders."""
     page: int | None = 0
     while page is not None:
         page = work(forgetting.drop_lost_examples, after=page)
-    workshop = artifacts / WORKSHOP
+    workshop = store.local / WORKSHOP
     # Listed first: a folder is made after its batch is claimed, so one that nobody claims by now is nobody's.
     folders = [path.parent for path in workshop.glob(f"*/{EXAMPLES}")]
     live = work.read(_live_folders)
@@ -120,22 +126,22 @@ def _note(session: Session, stone: Stone, total: Forgotten, by: audit.Actor) -> 
     audit.note(session, by, "data.forget", stone.kind, after=after)
 
 
-def _versions(work: UnitOfWork, total: Forgotten, artifacts: Path) -> tuple[Counter[str], frozenset[str]]:
+def _versions(work: UnitOfWork, total: Forgotten, store: ArtifactStore) -> tuple[Counter[str], frozenset[str]]:
     """The versions that learned from the forgotten texts: by their batches, and by what their artifacts say."""
     versions: Sequence[ModelVersion] = work.read(lambda session: session.scalars(select(ModelVersion)).all())
     learned = Counter(total.trained)
     if total.text_ids:
         for version in versions:
             learned[version.version] = max(
-                learned[version.version], _in_lineage(artifacts / version.artifact_digest, total.text_ids)
+                learned[version.version], _in_lineage(store, version.artifact_digest, total.text_ids)
             )
     active = frozenset(version.version for version in versions if version.is_active and learned[version.version])
     return +learned, active
 
 
-def _in_lineage(folder: Path, text_ids: Sequence[int]) -> int:
+def _in_lineage(store: ArtifactStore, digest: str, text_ids: Sequence[int]) -> int:
     try:
-        lineage = read_lineage(folder)
+        lineage = read_lineage(store.fetch(digest))
     except (ArtifactCorrupt, OSError):
         return 0
     return int(np.isin(np.asarray(text_ids, dtype=np.int64), np.asarray(lineage, dtype=np.int64)).sum())

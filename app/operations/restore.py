@@ -14,6 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, Table, func, insert, inspect, select, tuple_, update
 from sqlalchemy.orm import Session
 
+from app.artifacts.folder import FolderStore
+from app.artifacts.store import WORKSHOP, ArtifactStore, ArtifactUnavailable, is_whole
 from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
 from app.db.schema import head, is_current, migrate
 from app.db.session import connect, transaction
@@ -40,7 +42,7 @@ class Restored:
     forgotten: Forgotten
 
 
-def restore(engine: Engine, artifacts: Path, folder: Path, *, stones: Sequence[Stone] = ()) -> Restored:
+def restore(engine: Engine, store: ArtifactStore, folder: Path, *, stones: Sequence[Stone] = ()) -> Restored:
     """Fill an empty database from a backup, in one transaction: it is all there, or nothing is.
 
     Args:
@@ -52,7 +54,7 @@ def restore(engine: Engine, artifacts: Path, folder: Path, *, stones: Sequence[S
     manifest = prove(folder)
     _refuse_other_schema(manifest)
     _make_ready(engine)
-    _restore_artifacts(manifest, folder, artifacts)
+    _restore_artifacts(manifest, folder, store)
     with transaction(engine) as session:
         connection = session.connection()
         _refuse_unless_empty(connection)
@@ -64,7 +66,7 @@ def restore(engine: Engine, artifacts: Path, folder: Path, *, stones: Sequence[S
             number_on(connection, table)
         if pointers(connection) != dict(manifest.active):
             raise BackupRefused("the restored domains do not serve what they served: nothing was kept")
-        _relocate(session, artifacts)
+        _relocate(session, store)
         forgotten = _forget_again(session, stones)
     if forgotten.questions and rewritten_by_itself(engine):
         rewrite(engine, [])
@@ -81,7 +83,7 @@ def check(folder: Path) -> Restored:
     with tempfile.TemporaryDirectory(prefix="intentloop-restore-") as made:
         engine = connect(f"sqlite:///{Path(made) / 'restored.db'}")
         try:
-            return restore(engine, Path(made) / ARTIFACTS, folder)
+            return restore(engine, FolderStore(Path(made) / ARTIFACTS), folder)
         finally:
             engine.dispose()
 
@@ -124,35 +126,33 @@ def _refuse_unless_empty(connection: Connection) -> None:
             raise BackupRefused(f"the database is not empty: {table.name} has {rows} rows. Name an empty one")
 
 
-def _restore_artifacts(manifest: Manifest, folder: Path, artifacts: Path) -> None:
-    """Bring each to its place whole, unless it is there; nothing refers to it before the rows are there."""
-    artifacts.mkdir(parents=True, exist_ok=True)
+def _restore_artifacts(manifest: Manifest, folder: Path, store: ArtifactStore) -> None:
+    """Bring each to the store whole, unless it is there; nothing refers to it before the rows are there."""
+    (store.local / WORKSHOP).mkdir(parents=True, exist_ok=True)
     for digest in manifest.artifacts:
-        if _is_whole(artifacts / digest, digest):
+        if _is_there(store, digest):
             continue
-        made = artifacts / f".restored-{uuid.uuid4().hex}"
+        made = store.local / WORKSHOP / f"restored-{uuid.uuid4().hex}"
         try:
             shutil.copytree(folder / ARTIFACTS / digest, made)
             for path in (*made.iterdir(), made):
                 flush(path)
-            if (artifacts / digest).exists():
-                shutil.rmtree(artifacts / digest)
-            made.rename(artifacts / digest)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-        try:
-            verify(artifacts / digest, digest)
+            verify(made, digest)
+            store.publish(made)
         except ArtifactCorrupt as error:
             raise BackupRefused(f"artifact {digest[:12]} of the backup is damaged: {error}") from error
-    flush(artifacts)
+        except ArtifactUnavailable as error:
+            raise BackupRefused(f"artifact {digest[:12]} cannot be brought to its store: {error}") from error
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
-def _is_whole(folder: Path, digest: str) -> bool:
+def _is_there(store: ArtifactStore, digest: str) -> bool:
+    # What this machine has of it says nothing about the store.
     try:
-        verify(folder, digest)
+        return store.holds(digest) and is_whole(store.fetch(digest), digest)
     except (ArtifactCorrupt, OSError):
         return False
-    return True
 
 
 def _fill(connection: Connection, table: Table, manifest: Manifest, folder: Path) -> None:
@@ -203,10 +203,10 @@ def _same(row: RowMapping, wanted: Mapping[str, Any], tolerance: float) -> bool:
     )
 
 
-def _relocate(session: Session, artifacts: Path) -> None:
+def _relocate(session: Session, store: ArtifactStore) -> None:
     """The path of an artifact is for people, and names a folder of the machine that it was trained on."""
     for version, digest in session.execute(select(ModelVersion.version, ModelVersion.artifact_digest)).all():
-        path = str(artifacts / digest)
+        path = store.location(digest)
         for table in (ModelVersion, TrainingBatch):
             name = table.version if table is ModelVersion else TrainingBatch.model_version
             session.execute(update(table).where(name == version).values(model_path=path))

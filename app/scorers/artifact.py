@@ -111,7 +111,7 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> str:
     """
     files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
     manifest = canonical_json({**facts, "format_version": FORMAT_VERSION, "files": files})
-    _parse_manifest(manifest)
+    parse_manifest(manifest)
     (folder / MANIFEST).write_bytes(manifest)
     for path in (*sorted(folder.iterdir()), folder):
         _flush(path)
@@ -134,7 +134,7 @@ def verify(folder: Path, expected_digest: str) -> Manifest:
     content = _manifest_bytes(folder)
     if hashlib.sha256(content).hexdigest() != expected_digest:
         raise ArtifactCorrupt("the manifest differs from the one that was registered")
-    manifest = _parse_manifest(content)
+    manifest = parse_manifest(content)
     present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
     if missing := sorted(set(manifest.files) - present):
         raise ArtifactCorrupt(f"{missing[0]} is missing")
@@ -155,7 +155,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ArtifactCorrupt: it is missing, too large, or not a manifest of this format.
     """
-    return _parse_manifest(_manifest_bytes(folder))
+    return parse_manifest(_manifest_bytes(folder))
 
 
 def write_references(folder: Path, scorer: Scorer, texts: Sequence[str]) -> None:
@@ -291,7 +291,12 @@ def _manifest_bytes(folder: Path) -> bytes:
     return (folder / MANIFEST).read_bytes()
 
 
-def _parse_manifest(content: bytes) -> Manifest:
+def parse_manifest(content: bytes) -> Manifest:
+    """The manifest that these bytes are.
+
+    Raises:
+        ArtifactCorrupt: they are none of this format.
+    """
     facts = _json_object(content, MANIFEST)
     if facts.get("format_version") != FORMAT_VERSION:
         raise ArtifactCorrupt(f"the manifest's format is {facts.get('format_version')!r}, not {FORMAT_VERSION}")

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import CursorResult, select, update
 from sqlalchemy.orm import Session
 
+from app.db.notices import FLIPS, announce
 from app.db.tables import Domain, KeywordRule, ModelActivation, ModelVersion, now
 from app.errors import NotFound, NothingToRollBack, StaleEpoch, VersionUnusable
 from app.intent.training import rollback_target
@@ -131,6 +132,8 @@ def flip(
     session.flush()
     if pairing.fusion is not None:
         _note_weights(session, pairing.fusion)
+    # With the transaction's commit, and not if it fails.
+    announce(session, FLIPS)
     return activation
 
 

@@ -20,6 +20,7 @@ class DomainFigures:
 
     name: str
     epoch: int
+    replicas_arrived: int
     texts_waiting: int
     labels_pending: int
     judged: int
@@ -42,20 +43,24 @@ def look(session: Session, *, most_domains: int) -> Installation:
     found = session.execute(select(Domain.id, Domain.name, Domain.epoch).order_by(Domain.id).limit(most_domains)).all()
     names = (counting.QUEUED, counting.TRAINABLE, counting.JUDGED, counting.AGREED, runs.COUNTER)
     totals = counters.totals_of(session, [INSTALLATION, *(row.id for row in found)], names)
-    by_status = _batches(session)
+    by_status, arrived = _batches(session), _arrived(session)
     return Installation(
-        domains=[_domain(row.name, row.epoch, totals.get(row.id, {}), by_status.get(row.id, {})) for row in found],
+        domains=[
+            _domain(row.name, row.epoch, arrived.get(row.id, 0), totals.get(row.id, {}), by_status.get(row.id, {}))
+            for row in found
+        ],
         replicas=_replicas(session),
         job_runs=_job_runs(totals.get(INSTALLATION, {})),
         fold_lag_seconds=_fold_lag_seconds(session),
     )
 
 
-def _domain(name: str, epoch: int, totals: Figures, by_status: Mapping[str, int]) -> DomainFigures:
+def _domain(name: str, epoch: int, arrived: int, totals: Figures, by_status: Mapping[str, int]) -> DomainFigures:
     trainable = totals.get(counting.TRAINABLE, {})
     return DomainFigures(
         name=name,
         epoch=epoch,
+        replicas_arrived=arrived,
         texts_waiting=totals.get(counting.QUEUED, {}).get("", 0),
         labels_pending=sum(count for key, count in trainable.items() if key.startswith("pending/")),
         judged=sum(totals.get(counting.JUDGED, {}).values()),
@@ -84,6 +89,18 @@ def _replicas(session: Session) -> Mapping[str, int]:
         .group_by(Replica.role)
     )
     return {"service": 0, "clock": 0} | dict(rows.all())
+
+
+def _arrived(session: Session) -> Mapping[int, int]:
+    """By domain, how many services serve what they should."""
+    line = database_time(session) - timedelta(seconds=runs.SERVICE_ALIVE_SECONDS)
+    rows = session.execute(
+        select(Replica.domain_id, func.count())
+        .join(Domain, (Domain.id == Replica.domain_id) & (Domain.epoch == Replica.epoch))
+        .where(Replica.role == "service", Replica.error.is_(None), Replica.reported_at >= line)
+        .group_by(Replica.domain_id)
+    )
+    return dict(rows.all())
 
 
 def _job_runs(totals: Figures) -> Mapping[tuple[str, str], int]:

@@ -1,6 +1,7 @@
 """The ledger of the clock: every slot of every job runs once, and a job that died is seen."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,10 +9,12 @@ from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 
 from app.db.session import database_time
-from app.db.tables import JobRun, Replica
+from app.db.tables import Domain, JobRun, ModelVersion, Replica
 from app.services import counters
 
 COUNTER = "job_run"
+# A service reports every five seconds.
+SERVICE_ALIVE_SECONDS = 20.0
 
 
 def begin(session: Session, job: str, scheduled_for: datetime, *, worker: str) -> int | None:
@@ -136,6 +139,43 @@ def replicas(session: Session, *, role: str, alive_seconds: float, domain_id: in
         .where(Replica.role == role, Replica.domain_id == domain_id, Replica.reported_at >= line)
         .order_by(Replica.replica)
     ).all()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What one service serves in a domain, as it said last; `error`: why not what it should."""
+
+    replica: str
+    version: str | None
+    epoch: int
+    error: str | None
+    reported_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far a domain's flip has come: the services that reported lately, and how many of them serve it."""
+
+    replicas: Sequence[Serving]
+    arrived: int
+
+    @property
+    def propagated(self) -> str:
+        """Arrived of all, for people."""
+        return f"{self.arrived}/{len(self.replicas)}"
+
+
+def spread(session: Session, domain: Domain) -> Spread:
+    """Who serves what the domain points to, who does not, and why; who fell silent is left out."""
+    alive = replicas(session, role="service", alive_seconds=SERVICE_ALIVE_SECONDS, domain_id=domain.id)
+    ids = {replica.version_id for replica in alive if replica.version_id is not None}
+    rows = session.execute(select(ModelVersion.id, ModelVersion.version).where(ModelVersion.id.in_(ids))).all()
+    names = dict(rows)
+    found = [
+        Serving(r.replica, None if r.version_id is None else names.get(r.version_id), r.epoch, r.error, r.reported_at)
+        for r in alive
+    ]
+    return Spread(found, sum(row.epoch == domain.epoch and row.error is None for row in found))
 
 
 def forget_replica(session: Session, replica: str) -> None:

@@ -3,11 +3,13 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.artifacts.folder import FolderStore
+from app.artifacts.store import ArtifactUnavailable
 from app.intent.cascade import Tier
 from app.intent.fusion import fusion_from_json
 from app.intent.releases import Release
@@ -44,13 +46,15 @@ class Loaded:
 class Runtime:
     """One per process. Readers take `find(domain)` without a lock: the mapping is replaced, never changed."""
 
-    def __init__(self, artifacts: Path) -> None:
-        self._artifacts = artifacts
+    def __init__(self, artifacts: Path | Callable[[str], Path]) -> None:
+        """`artifacts`: the folder of artifacts, or what fetches one by its digest to a folder of this machine."""
+        self._fetch = FolderStore(artifacts).fetch if isinstance(artifacts, Path) else artifacts
         self._loaded: Mapping[str, Loaded] = {}
         self._scorers: OrderedDict[str, Scorer] = OrderedDict()
         # By domain and revision, which is never given twice.
         self._rule_sets: OrderedDict[tuple[int, int], KeywordRules] = OrderedDict()
-        self._swapping = threading.Lock()
+        # Guards what is kept, and the switch; never held while something is read or proved.
+        self._switching = threading.Lock()
 
     def find(self, domain: str) -> Loaded | None:
         """What answers this domain now, or None when this process knows no such domain yet."""
@@ -61,42 +65,67 @@ class Runtime:
         """What answers each domain now."""
         return self._loaded
 
-    def swap(self, release: Release) -> None:
+    @property
+    def kept_digests(self) -> frozenset[str]:
+        """The artifacts that are in memory: those that serve, and those that one may go back to."""
+        with self._switching:
+            return frozenset(self._scorers)
+
+    def has(self, release: Release) -> bool:
+        """Whether model and rules of a release are in memory, so that a swap to it is a matter of microseconds."""
+        rules = (release.state.domain_id, release.rule_set_revision or 0)
+        with self._switching:
+            scorer_is_here = release.artifact_digest is None or release.artifact_digest in self._scorers
+            return scorer_is_here and (not release.rules or rules in self._rule_sets)
+
+    def swap(self, release: Release, *, still_wanted: Callable[[], bool] = lambda: True) -> bool:
         """Load, prove and warm what the release names while the old one serves, then switch.
+
+        Loading may take long, and other flips may come meanwhile: `still_wanted` is asked right before the switch, and
+        an epoch never replaces a later one. False: nothing was switched for one of these reasons.
 
         Raises:
             LoadFailed: nothing was switched.
         """
-        with self._swapping:
-            scorer: Scorer | None = None
-            if release.artifact_digest is not None:
-                scorer = self._scorer(release.artifact_digest)
-                _refuse_unknown_labels(scorer.label_ids, release.paths)
-            fusion = fusion_from_json(release.fusion) if release.fusion is not None else None
-            tiers: tuple[Tier, ...] = tiers_of(
-                scorer, release.version, rules=release.rules, fusion=fusion, compiled=self._compiled(release)
-            )
-            self._loaded = {**self._loaded, release.state.name: Loaded(release, tiers)}
+        loaded = Loaded(release, self._tiers(release))
+        if not still_wanted():
+            return False
+        with self._switching:
+            if _is_overtaken(self._loaded.get(release.state.name), release):
+                return False
+            self._loaded = {**self._loaded, release.state.name: loaded}
+            self._let_go()
+        return True
+
+    def _tiers(self, release: Release) -> tuple[Tier, ...]:
+        scorer: Scorer | None = None
+        if release.artifact_digest is not None:
+            scorer = self._scorer(release.artifact_digest)
+            _refuse_unknown_labels(scorer.label_ids, release.paths)
+        fusion = fusion_from_json(release.fusion) if release.fusion is not None else None
+        return tiers_of(scorer, release.version, rules=release.rules, fusion=fusion, compiled=self._compiled(release))
 
     def answer_without_model(self, release: Release) -> None:
         """Know a domain whose first version cannot be loaded: its questions are logged, and its rules answer alone.
 
         It stands at epoch 0, before any flip, so that what it should serve is tried again.
         """
-        with self._swapping:
-            state = replace(release.state, epoch=0)
-            # Their confidence is their own, and τ was fitted for another: a person looks at each.
-            bare = Release(state, None, None, None, 1.0, release.paths)
-            tiers: tuple[Tier, ...] = ()
-            with suppress(LoadFailed):
-                tiers = tiers_of(None, None, rules=release.rules, compiled=self._compiled(release))
-            self._loaded = {**self._loaded, state.name: Loaded(bare, tiers)}
+        state = replace(release.state, epoch=0)
+        # Their confidence is their own, and τ was fitted for another: a person looks at each.
+        bare = Release(state, None, None, None, 1.0, release.paths)
+        tiers: tuple[Tier, ...] = ()
+        with suppress(LoadFailed):
+            tiers = tiers_of(None, None, rules=release.rules, compiled=self._compiled(release))
+        with self._switching:
+            # Unless it was loaded after all, at this moment.
+            self._loaded = {state.name: Loaded(bare, tiers), **self._loaded}
 
     def _compiled(self, release: Release) -> KeywordRules | None:
         if not release.rules or release.rule_set_revision is None:
             return None
         key = (release.state.domain_id, release.rule_set_revision)
-        known = self._rule_sets.get(key)
+        with self._switching:
+            known = self._rule_sets.get(key)
         if known is None:
             try:
                 known = KeywordRules(release.rules)
@@ -104,28 +133,43 @@ class Runtime:
             except Exception as error:  # Rules were checked when they were saved; what slips through stops no domain.
                 reason = f"rule set {release.rule_set_revision} could not be compiled: {type(error).__name__}"
                 raise LoadFailed(reason, corrupt=False) from error
+        with self._switching:
             self._rule_sets[key] = known
-        self._rule_sets.move_to_end(key)
-        while len(self._rule_sets) > KEPT_RULE_SETS + len(self._loaded):
-            self._rule_sets.popitem(last=False)
+            self._rule_sets.move_to_end(key)
+            while len(self._rule_sets) > KEPT_RULE_SETS + len(self._loaded):
+                self._rule_sets.popitem(last=False)
         return known
 
     def _scorer(self, digest: str) -> Scorer:
-        known = self._scorers.get(digest)
+        with self._switching:
+            known = self._scorers.get(digest)
         if known is None:
-            known = _prove(self._artifacts / digest, digest)
+            known = _prove(self._fetch, digest)
+        with self._switching:
             self._scorers[digest] = known
-        self._scorers.move_to_end(digest)
+            self._scorers.move_to_end(digest)
+            self._let_go()
+        return known
+
+    def _let_go(self) -> None:
+        """Drop what was used longest ago. A request that holds it still answers with it; the memory goes with the last.
+
+        Once more after the switch: the one that was left counts as in use until then.
+        """
         in_use = {loaded.release.artifact_digest for loaded in self._loaded.values() if loaded.release.artifact_digest}
         while len(self._scorers) > KEPT_SCORERS + len(in_use):
             oldest = next(name for name in self._scorers if name not in in_use)
             del self._scorers[oldest]
-        return known
 
 
-def _prove(folder: Path, digest: str) -> Scorer:
+def _is_overtaken(serving: Loaded | None, release: Release) -> bool:
+    return serving is not None and serving.release.state.epoch > release.state.epoch
+
+
+def _prove(fetch: Callable[[str], Path], digest: str) -> Scorer:
     """Digest first, before anything is parsed; then load; then the reference answers: "loaded" is not "correct"."""
     try:
+        folder = fetch(digest)
         verify(folder, digest)
         scorer = load_scorer(folder)
         check_reference_answers(scorer, folder)
@@ -134,6 +178,8 @@ def _prove(folder: Path, digest: str) -> Scorer:
         raise LoadFailed(f"artifact {digest[:12]} cannot be served here: {error}", corrupt=False) from error
     except ArtifactCorrupt as error:
         raise LoadFailed(f"artifact {digest[:12]} is not what was trained: {error}", corrupt=True) from error
+    except ArtifactUnavailable as error:
+        raise LoadFailed(f"artifact {digest[:12]} is out of reach: {error}", corrupt=False) from error
     except Exception as error:  # Whatever a file of the right bytes still breaks must not stop the other domains.
         raise LoadFailed(
             f"artifact {digest[:12]} could not be loaded: {type(error).__name__}", corrupt=False

@@ -9,12 +9,12 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.artifacts.folder import publish
 from app.db.tables import ModelVersion, Text, TrainingBatch
 from app.intent.selection import is_gold_candidate
 from app.intent.text import MaskedText, text_hash
 from app.scorers.artifact import verify
 from app.services import annotations, batches, taxonomy
-from jobs.training import publish
 from tests.builders import ask, domain_of, make_version, set_taxonomy
 from tests.journeys.processes import Installation
 from trainer.__main__ import main as train

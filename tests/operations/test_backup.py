@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from app.artifacts.folder import FolderStore
+from app.artifacts.store import WORKSHOP
 from app.db.schema import migrate
 from app.db.session import UnitOfWork, connect
 from app.db.tables import Base, Domain, ModelVersion, Text
@@ -40,7 +42,7 @@ def restored(folder: Path, tmp_path: Path, name: str = "restored", **given) -> I
     target = tmp_path / name
     target.mkdir()
     with opened(f"sqlite:///{target / 'intentloop.db'}") as work:
-        restore.restore(work.engine, target / "artifacts", folder, **given)
+        restore.restore(work.engine, FolderStore(target / "artifacts"), folder, **given)
         yield work, target / "artifacts"
 
 
@@ -49,7 +51,7 @@ def made(sqlite_url: str, store: Path, trained, tmp_path: Path) -> Path:
     """A backup of an installation with something in every table."""
     with opened(sqlite_url) as work:
         fill(work, store, *trained)
-        back_up(work.engine, store, tmp_path / "backup", secret=SECRET)
+        back_up(work.engine, FolderStore(store), tmp_path / "backup", secret=SECRET)
     return tmp_path / "backup"
 
 
@@ -63,7 +65,7 @@ def test_backup_under_writes_is_one_moment_round_after_round(work, store, traine
     with busy(work):
         for number in range(ROUNDS):
             folder = tmp_path / f"backup-{number}"
-            manifest = back_up(work.engine, store, folder, secret=SECRET)
+            manifest = back_up(work.engine, FolderStore(store), folder, secret=SECRET)
             seen.append(manifest.tables["intent_user_questions"].rows)
             with restored(folder, tmp_path, f"copy-{number}") as (copy, artifacts):
                 check_invariants(copy, artifacts)
@@ -77,13 +79,13 @@ def test_backup_travels_from_kind_to_kind_and_comes_back_the_same(
     with opened(databases.fresh("sqlite", tmp_path)) as source:
         fill(source, store, *trained)
         before = content(source)
-        back_up(source.engine, store, tmp_path / "first", secret=SECRET)
+        back_up(source.engine, FolderStore(store), tmp_path / "first", secret=SECRET)
     folder = tmp_path / "first"
     for number, backend in enumerate((*BACKENDS[1:], "sqlite")):
         place = tmp_path / f"{number}-{backend}"
         place.mkdir()
         with opened(databases.fresh(backend, place)) as target:
-            restore.restore(target.engine, place / "artifacts", folder)
+            restore.restore(target.engine, FolderStore(place / "artifacts"), folder)
             assert content(target) == before
             check_invariants(target, place / "artifacts")
             # Numbers go on after those that were brought along.
@@ -92,8 +94,8 @@ def test_backup_travels_from_kind_to_kind_and_comes_back_the_same(
         # Anew, without what was just added.
         (place / "again").mkdir()
         with opened(databases.fresh(backend, place / "again")) as target:
-            restore.restore(target.engine, place / "artifacts", folder)
-            back_up(target.engine, place / "artifacts", place / "next", secret=SECRET)
+            restore.restore(target.engine, FolderStore(place / "artifacts"), folder)
+            back_up(target.engine, FolderStore(place / "artifacts"), place / "next", secret=SECRET)
         folder = place / "next"
     assert all(before.values()), "a table without a row proves nothing"
 
@@ -157,19 +159,19 @@ def test_restore_refuses_a_database_that_holds_something_and_leaves_it_alone(mad
     ask(work, "我已经在这里")
     before = content(work)
     with pytest.raises(BackupRefused, match="not empty"):
-        restore.restore(work.engine, tmp_path / "elsewhere", made)
+        restore.restore(work.engine, FolderStore(tmp_path / "elsewhere"), made)
     assert content(work) == before
 
 
 def test_restore_that_fails_half_way_leaves_the_database_empty(made, work, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(restore, "_same", lambda *_: False)
     with pytest.raises(BackupRefused, match="nothing was kept"):
-        restore.restore(work.engine, tmp_path / "elsewhere", made)
+        restore.restore(work.engine, FolderStore(tmp_path / "elsewhere"), made)
     assert [len(rows) for name, rows in content(work).items() if name != "intent_domains"] == [0] * (
         len(Base.metadata.tables) - 1
     )
     monkeypatch.undo()
-    restore.restore(work.engine, tmp_path / "elsewhere", made)
+    restore.restore(work.engine, FolderStore(tmp_path / "elsewhere"), made)
     check_invariants(work, tmp_path / "elsewhere")
 
 
@@ -183,7 +185,7 @@ def test_restore_refuses_tables_of_another_release(made, sqlite_url, tmp_path) -
     with opened(sqlite_url) as work:
         migrate(work.engine, "-1")
         with pytest.raises(BackupRefused, match="another release"):
-            restore.restore(work.engine, tmp_path / "elsewhere", made)
+            restore.restore(work.engine, FolderStore(tmp_path / "elsewhere"), made)
 
 
 def test_backup_is_not_written_over_anything_and_leaves_nothing_half_done(
@@ -192,10 +194,10 @@ def test_backup_is_not_written_over_anything_and_leaves_nothing_half_done(
     (tmp_path / "there").mkdir()
     with opened(sqlite_url) as work:
         with pytest.raises(BackupRefused, match="exists"):
-            back_up(work.engine, store, tmp_path / "there", secret=SECRET)
+            back_up(work.engine, FolderStore(store), tmp_path / "there", secret=SECRET)
         monkeypatch.setattr("app.operations.backup._copy_artifacts", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            back_up(work.engine, store, tmp_path / "target", secret=SECRET)
+            back_up(work.engine, FolderStore(store), tmp_path / "target", secret=SECRET)
     assert not [path.name for path in tmp_path.iterdir() if "target" in path.name]
 
 
@@ -204,19 +206,19 @@ def test_backup_refuses_when_what_serves_is_damaged_unless_told_to_go_on(sqlite_
         fill(work, store, *trained)
         (store / trained[1].digest / "lineage.json").write_text("{}")
         with pytest.raises(BackupRefused, match="default-v2 serves, and its artifact is damaged"):
-            back_up(work.engine, store, tmp_path / "backup", secret=SECRET)
-        manifest = back_up(work.engine, store, tmp_path / "backup", secret=SECRET, incomplete=True)
+            back_up(work.engine, FolderStore(store), tmp_path / "backup", secret=SECRET)
+        manifest = back_up(work.engine, FolderStore(store), tmp_path / "backup", secret=SECRET, incomplete=True)
     assert list(manifest.missing_artifacts) == [trained[1].digest]
     assert manifest.artifacts == (trained[0].digest,)
     with restored(tmp_path / "backup", tmp_path) as (_, artifacts):
-        assert [path.name for path in artifacts.iterdir()] == [trained[0].digest]
+        assert [path.name for path in artifacts.iterdir() if path.name != WORKSHOP] == [trained[0].digest]
 
 
 def test_backup_goes_on_without_an_old_artifact_and_says_so(sqlite_url, store, trained, tmp_path) -> None:
     with opened(sqlite_url) as work:
         fill(work, store, *trained)
         shutil.rmtree(store / trained[0].digest)
-        manifest = back_up(work.engine, store, tmp_path / "backup", secret=SECRET)
+        manifest = back_up(work.engine, FolderStore(store), tmp_path / "backup", secret=SECRET)
     assert manifest.missing_artifacts == {trained[0].digest: "default-v1: is not there"}
 
 
@@ -224,7 +226,7 @@ def test_no_artifact_is_removed_while_a_backup_copies(sqlite_url, store, trained
     removed = []
 
     def copy_slowly(versions, artifacts, folder):
-        removed.append(artifact_store.remove_orphans(work, store))
+        removed.append(artifact_store.remove_orphans(work, FolderStore(store)))
         return copy(versions, artifacts, folder)
 
     from app.operations import backup
@@ -234,14 +236,14 @@ def test_no_artifact_is_removed_while_a_backup_copies(sqlite_url, store, trained
     monkeypatch.setattr(artifact_store, "orphans", lambda *_: pytest.fail("it looked for what to remove"))
     with opened(sqlite_url) as work:
         fill(work, store, *trained)
-        back_up(work.engine, store, tmp_path / "backup", secret=SECRET)
+        back_up(work.engine, FolderStore(store), tmp_path / "backup", secret=SECRET)
     assert removed == [0]
 
 
 def test_secret_is_in_the_backup_only_when_asked_for_and_nobody_elses_to_read(sqlite_url, store, tmp_path) -> None:
     with opened(sqlite_url) as work:
-        plain = back_up(work.engine, store, tmp_path / "plain", secret=SECRET)
-        back_up(work.engine, store, tmp_path / "with", secret=SECRET, with_secret=True)
+        plain = back_up(work.engine, FolderStore(store), tmp_path / "plain", secret=SECRET)
+        back_up(work.engine, FolderStore(store), tmp_path / "with", secret=SECRET, with_secret=True)
     assert not any(SECRET in path.read_bytes() for path in files_of(tmp_path / "plain"))
     assert plain.secret_fingerprint == backup_format.fingerprint(SECRET)
     kept = tmp_path / "with" / "secret.key"
@@ -258,7 +260,7 @@ def test_secret_is_in_the_backup_only_when_asked_for_and_nobody_elses_to_read(sq
 def test_backup_of_equal_rows_has_equal_bytes(sqlite_url, store, tmp_path) -> None:
     with opened(sqlite_url) as work:
         make_labelled_texts(work, {"甲": 3, "乙": 3})
-        first, second = (back_up(work.engine, store, tmp_path / name, secret=SECRET) for name in "ab")
+        first, second = (back_up(work.engine, FolderStore(store), tmp_path / name, secret=SECRET) for name in "ab")
     assert first.files == second.files
 
 
@@ -272,7 +274,7 @@ def test_restore_into_nothing_makes_the_tables(made, databases: Databases, tmp_p
         place.mkdir()
         with opened(databases.fresh(backend, place)) as work:
             migrate(work.engine, "base")
-            restore.restore(work.engine, place / "artifacts", made)
+            restore.restore(work.engine, FolderStore(place / "artifacts"), made)
             check_invariants(work, place / "artifacts")
             assert work.read(lambda session: session.scalar(select(func.count(Text.id)))) > 10
             assert work.read(domains.listing)[0].name == work.read(lambda s: s.scalars(select(Domain.name)).first())

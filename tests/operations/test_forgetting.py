@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import String, cast, select, update
 
+from app.artifacts.folder import FolderStore
 from app.db.session import UnitOfWork, connect
 from app.db.tables import AuditEvent, Base, ModelVersion, Text, TrainingBatch
 from app.intent.selection import is_gold_candidate
@@ -87,7 +88,12 @@ def forget(service: Service, user: str = USER, **more: Any) -> forgetting.Report
     stone = service.services.work.read(tombstones.of_user, user_hash, None)
     given = service.settings
     return forgetting.forget(
-        service.services.work, stone, data_dir=given.data_dir, artifacts=given.artifacts, by=audit.COMMAND_LINE, **more
+        service.services.work,
+        stone,
+        data_dir=given.data_dir,
+        store=FolderStore(given.artifacts),
+        by=audit.COMMAND_LINE,
+        **more,
     )
 
 
@@ -150,10 +156,10 @@ def test_forgetting_says_which_versions_learned_from_it_and_which_serves(install
     assert column(work, TrainingBatch.training_status) == ["completed"], column(work, TrainingBatch.error)
     (version,) = column(work, ModelVersion.version)
     stone = work.read(tombstones.of_user, service.services.secret.of_user(USER) or "", None)
-    by_batch = forgetting.foresee(work, stone, settings.artifacts)
+    by_batch = forgetting.foresee(work, stone, FolderStore(settings.artifacts))
     # A version that lost its batch, or never had one: its artifact tells.
     work(lambda session: session.execute(update(ModelVersion).values(training_batch_id=None)))
-    by_lineage = forgetting.foresee(work, stone, settings.artifacts)
+    by_lineage = forgetting.foresee(work, stone, FolderStore(settings.artifacts))
     assert mentions(work, CANARY)
 
     report = forget(service)
@@ -189,14 +195,14 @@ def test_restored_backup_forgets_again_by_the_file_beside_the_database(
         fill(service.services.work, service.settings.artifacts, *trained)
         everywhere(service)
         secret = service.services.secret.key
-        back_up(service.services.engine, service.settings.artifacts, tmp_path / "backup", secret=secret)
+        back_up(service.services.engine, FolderStore(service.settings.artifacts), tmp_path / "backup", secret=secret)
         forget(service)
         stones = tombstone_file.read(service.settings.data_dir / tombstone_file.NAME)
     place = tmp_path / "restored"
     place.mkdir()
     engine = connect(f"sqlite:///{place / 'intentloop.db'}")
     try:
-        restored = restore.restore(engine, place / "artifacts", tmp_path / "backup", stones=stones)
+        restored = restore.restore(engine, FolderStore(place / "artifacts"), tmp_path / "backup", stones=stones)
         work = UnitOfWork(engine)
         assert (restored.forgotten.questions, restored.forgotten.texts) == (9, 9)
         assert mentions(work, CANARY) == []
@@ -227,7 +233,7 @@ def test_forgetting_while_everybody_works_leaves_the_database_in_order(
             for _ in range(3):
                 stone = work.read(tombstones.of_user, "a" * 64, None)
                 forgetting.forget(
-                    work, stone, data_dir=tmp_path, artifacts=store, by=audit.COMMAND_LINE, rewriting=False
+                    work, stone, data_dir=tmp_path, store=FolderStore(store), by=audit.COMMAND_LINE, rewriting=False
                 )
         finally:
             stop.set()
@@ -240,12 +246,12 @@ def test_tombstone_is_on_the_disk_before_anything_is_forgotten(work: UnitOfWork,
     stone = work.read(tombstones.of_user, "a" * 64, None)
     monkeypatch.setattr(forgetting.forgetting, "forget_slice", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        forgetting.forget(work, stone, data_dir=tmp_path, artifacts=tmp_path, by=audit.COMMAND_LINE)
+        forgetting.forget(work, stone, data_dir=tmp_path, store=FolderStore(tmp_path), by=audit.COMMAND_LINE)
     assert tombstone_file.read(tmp_path / tombstone_file.NAME) == [stone]
     assert [laid.value for laid in work.read(tombstones.listing)] == [stone.value]
     monkeypatch.undo()
     assert forgetting.forget(
-        work, stone, data_dir=tmp_path, artifacts=tmp_path, by=audit.COMMAND_LINE
+        work, stone, data_dir=tmp_path, store=FolderStore(tmp_path), by=audit.COMMAND_LINE
     ).forgotten.questions == 1  # fmt: skip
 
 
@@ -277,7 +283,7 @@ def test_deleted_bytes_are_all_gone_where_rows_moved_much(sqlite_url: str, tmp_p
         texts = [f"{word} {turn} {n} " + "填" * rng.choice((3, 30, 60, 800)) for n in range(rng.randint(1, 25))]
         ask(work, *texts, user_hash=("a" if mine else "b") * 64)
     stone = work.read(tombstones.of_user, "a" * 64, None)
-    report = forgetting.forget(work, stone, data_dir=tmp_path, artifacts=tmp_path, by=audit.COMMAND_LINE)
+    report = forgetting.forget(work, stone, data_dir=tmp_path, store=FolderStore(tmp_path), by=audit.COMMAND_LINE)
     assert report.forgotten.texts > 200
     assert report.erased
     stored = bytes_below(tmp_path)

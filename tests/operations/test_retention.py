@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.artifacts.folder import publish
 from app.db.session import UnitOfWork, connect
 from app.db.tables import ModelVersion, Text, TrainingBatch, UserQuestion
 from app.errors import VersionUnusable
@@ -21,7 +22,6 @@ from app.services import activations, annotations, batches, imports
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.purge import purge
-from jobs.training import publish
 from tests.builders import ask, column, label, make_labelled_texts, make_version, set_taxonomy
 from tests.operations.worlds import days_ago
 from tests.serving.artifacts import Artifact
@@ -110,7 +110,7 @@ def test_artifact_that_a_version_names_at_the_last_moment_is_put_back(context, t
         return done
 
     monkeypatch.setattr(Path, "rename", rename_and_register)
-    assert artifact_store.remove_orphans(context.work, context.settings.artifacts) == 0
+    assert artifact_store.remove_orphans(context.work, context.store) == 0
     assert folder.exists()
 
 

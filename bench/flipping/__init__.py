@@ -1,0 +1,1 @@
+"""What `bench/flips.py` is made of: versions that name themselves, services, clients, and what they were told."""
