@@ -36,6 +36,7 @@ from app.api.loopback import OwnMachineOnly
 from app.api.metrics import OTHER, Metrics
 from app.api.observing import Observed
 from app.db.session import UnitOfWork, connect
+from app.db.sqlite_library import warn_if_broken
 from app.errors import SetupError
 from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
@@ -135,6 +136,7 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
 def build(settings: Settings, metrics: Metrics) -> Services:
     """Open the database and put the parts of one process together."""
     engine = connect(settings.url)
+    warn_if_broken(engine.dialect.name)
     counters.keep_days_in(engine, settings.zone)
     work = UnitOfWork(engine)
     secret = Secret(installation_secret(settings))

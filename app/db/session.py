@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.db.scope import OF_NO_DOMAIN, ScopedSession
+from app.db.sqlite_library import DRIVER
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +54,7 @@ def connect(url: str) -> Engine:
     }
     backend = parsed.get_backend_name()
     if backend == "sqlite":
+        options["module"] = DRIVER
         options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS}
     elif backend == "postgresql":
         options["isolation_level"] = "READ COMMITTED"
