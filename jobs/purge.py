@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.db.session import database_time
 from app.operations import artifact_store, forgetting
 from app.services import domains, runs, texts
-from app.services.forgetting import Forgotten, asked_before, forget_unasked, of_unlabelled
+from app.services.forgetting import Forgotten, asked_before, forget_unasked, outlived
 from jobs.context import WORKSHOP, JobContext
 
 LEFTOVER_SECONDS = 24 * 3600
@@ -77,15 +77,16 @@ def _forget(context: JobContext) -> Forgotten:
 
 
 def _forget_unlabelled(context: JobContext, domain_id: int, line: datetime) -> Forgotten:
-    total = Forgotten()
+    total, after = Forgotten(), 0
     while not context.stopping.is_set():
-        condition = context.work.read(of_unlabelled, domain_id, line)
-        slice_ = context.work(forget_unasked, domain_id, line)
-        if condition is not None:
-            slice_.add(forgetting.forget_all(context.work, condition))
-        if not slice_.texts:
+        # Found without the right to write, so that no writer waits for the search.
+        found = context.work.read(outlived, domain_id, line, after=after)
+        if found is None:
             return total
-        total.add(slice_)
+        total.add(context.work(forget_unasked, found.unasked, line))
+        if found.asked:
+            total.add(forgetting.forget_all(context.work, found.questions()))
+        after = found.last_id
     return total
 
 
