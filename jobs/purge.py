@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db.session import database_time
+from app.db.slices import slices
 from app.operations import artifact_store, forgetting
 from app.services import domains, runs, texts
 from app.services.forgetting import Forgotten, asked_before, forget_unasked, outlived
@@ -19,7 +20,7 @@ LEFTOVER_SECONDS = 24 * 3600
 def purge(context: JobContext) -> dict[str, Any]:
     """Let go of old runs, silent replicas, what killed trainers left, orphans, and what the settings say is too old."""
     settings = context.settings
-    while not context.stopping.is_set() and context.work(texts.fold):
+    for _ in slices(lambda: context.work(texts.fold), going_on=lambda: not context.stopping.is_set()):
         pass
     detail: dict[str, Any] = {
         "projected": _project(context),
@@ -39,10 +40,7 @@ def purge(context: JobContext) -> dict[str, Any]:
 
 
 def _project(context: JobContext) -> int:
-    projected = 0
-    while not context.stopping.is_set() and (now := context.work(texts.project_due)):
-        projected += now
-    return projected
+    return sum(slices(lambda: context.work(texts.project_due), going_on=lambda: not context.stopping.is_set()))
 
 
 def _sweep(context: JobContext) -> int:
