@@ -16,7 +16,7 @@ from app.services.batches import LIVE
 
 SLICE = 500
 # A text that more questions ask is not counted again from them, slice after slice.
-MOST_RECOUNTED = 1_000
+MOST_RECOUNTED = 100
 
 # The rows are not in the session: there is nothing to bring up to date.
 _BLIND = {"synchronize_session": False}

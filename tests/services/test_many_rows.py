@@ -5,17 +5,19 @@ Counted in the steps of SQLite's virtual machine: the same on every machine.
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from app.db.session import UnitOfWork
-from app.db.tables import Annotation, Text, UserQuestion
+from app.db.session import UnitOfWork, connect
+from app.db.tables import Annotation, Lease, Text, UserQuestion
 from app.services import domains, forgetting, intake, queue, recounting, selection, texts
 from tests.builders import ask, asked, column, domain_id, domain_of, gold_text, label, set_taxonomy, trainable_text
+from tests.conftest import Databases
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 Service = Callable[[Session], Any]
@@ -75,6 +77,40 @@ def test_the_next_texts_cost_the_same_however_many_wait(sqlite_work: UnitOfWork)
     many = [steps(sqlite_work, service) for service in asked_for]
     # Where a random draw begins near the end of the hashes, it goes on at their beginning.
     assert all(more < 2 * less for less, more in zip(few, many, strict=True)), (few, many)
+
+
+def test_mariadb_looks_up_the_skips_of_each_text_and_reads_no_other_answers(
+    databases: Databases, tmp_path: Path
+) -> None:
+    """Counted in rows that the storage engine gave."""
+    engine = connect(databases.fresh("mariadb", tmp_path))
+    work = UnitOfWork(engine)
+    set_taxonomy(work, ["甲"])
+    waiting = grow(work, 300)
+
+    def rows_read(session: Session) -> int:
+        def told() -> int:
+            status = session.connection().exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'").all()
+            return sum(int(value) for _, value in status)
+
+        before = told()
+        assert len(queue.unlabelled(session, domain_of(session), limit=10, labeler_id="ana")) == 10
+        return told() - before
+
+    few = work(rows_read)
+    owner = domain_id(work)
+    rows = [
+        {"domain_id": owner, "text_id": text_id, "labeler_id": f"other {number}", "revision": 1, "kind": "skip"}
+        for text_id in waiting
+        for number in range(7)
+    ]
+    work(lambda session: session.execute(insert(Annotation), rows))
+    work(lambda session: session.execute(delete(Lease)))
+    work(lambda session: session.execute(update(Text).values(leased_until=None)))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE TABLE intent_annotations, intent_texts")
+    assert work(rows_read) < 2 * few
+    engine.dispose()
 
 
 def test_a_stream_reads_each_text_once_however_many_pages_it_has(
