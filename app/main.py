@@ -42,6 +42,7 @@ from app.artifacts.opening import open_store
 from app.db.guard import Guard
 from app.db.notices import FLIPS, Listener
 from app.db.session import UnitOfWork, connect, is_outage
+from app.db.sqlite_library import warn_if_broken
 from app.db.turns import turn_of
 from app.errors import SetupError
 from app.extraction import Extraction
@@ -159,6 +160,7 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
 def build(settings: Settings, metrics: Metrics) -> Services:
     """Open the database and put the parts of one process together."""
     engine = connect(settings.url, serving=True)
+    warn_if_broken(engine.dialect.name)
     counters.keep_days_in(engine, settings.zone)
     guard = Guard(engine, connect(settings.url, asking=True))
     work = UnitOfWork(engine, guard=guard)

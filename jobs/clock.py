@@ -14,6 +14,7 @@ from typing import TypeVar
 from apscheduler.events import EVENT_JOB_SUBMITTED, JobSubmissionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from app.db.sqlite_library import warn_if_broken
 from app.services import batches, runs
 from jobs.context import JobContext
 from jobs.cron import MISFIRE_GRACE_SECONDS, Slots, latest_slot
@@ -58,6 +59,7 @@ class Clock:
 
     def start(self) -> None:
         """Begin to keep time, with the slots too that were missed while no clock ran."""
+        warn_if_broken(self._context.work.engine.dialect.name)
         self._scheduler.add_listener(self._submitted, EVENT_JOB_SUBMITTED)
         for name, when in self._when.items():
             # The scheduler's own call does nothing: it cannot tell a job its slot, its event can.

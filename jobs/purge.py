@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.store import WORKSHOP, ArtifactUnavailable
 from app.db.session import database_time
+from app.db.slices import slices
 from app.operations import artifact_store, forgetting
 from app.services import domains, quarantine, runs, texts
-from app.services.forgetting import Forgotten, asked_before, forget_unasked, of_unlabelled
+from app.services.forgetting import Forgotten, asked_before, forget_unasked, outlived
 from jobs.context import JobContext
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ LEFTOVER_SECONDS = 24 * 3600
 def purge(context: JobContext) -> dict[str, Any]:
     """Let go of old runs, silent replicas, what killed trainers left, orphans, and what the settings say is too old."""
     settings = context.settings
-    while not context.stopping.is_set() and context.work(texts.fold):
+    for _ in slices(lambda: context.work(texts.fold), going_on=lambda: not context.stopping.is_set()):
         pass
     detail: dict[str, Any] = {
         "projected": _project(context),
@@ -53,10 +54,7 @@ def _let_artifacts_go(context: JobContext) -> dict[str, Any]:
 
 
 def _project(context: JobContext) -> int:
-    projected = 0
-    while not context.stopping.is_set() and (now := context.work(texts.project_due)):
-        projected += now
-    return projected
+    return sum(slices(lambda: context.work(texts.project_due), going_on=lambda: not context.stopping.is_set()))
 
 
 def _sweep(context: JobContext) -> int:
@@ -93,15 +91,16 @@ def _forget(context: JobContext) -> Forgotten:
 
 
 def _forget_unlabelled(context: JobContext, domain_id: int, line: datetime) -> Forgotten:
-    total = Forgotten()
+    total, after = Forgotten(), 0
     while not context.stopping.is_set():
-        condition = context.work.read(of_unlabelled, domain_id, line)
-        slice_ = context.work(forget_unasked, domain_id, line)
-        if condition is not None:
-            slice_.add(forgetting.forget_all(context.work, condition))
-        if not slice_.texts:
+        # Found without the right to write, so that no writer waits for the search.
+        found = context.work.read(outlived, domain_id, line, after=after)
+        if found is None:
             return total
-        total.add(slice_)
+        total.add(context.work(forget_unasked, found.unasked, line))
+        if found.asked:
+            total.add(forgetting.forget_all(context.work, found.questions()))
+        after = found.last_id
     return total
 
 

@@ -1,11 +1,12 @@
 """Let deleted rows leave the disk: a database keeps their bytes until it needs the space."""
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Engine, Table
+
+from app.db.sqlite_library import DRIVER
 
 PAUSE_SECONDS = 0.1
 # Writing so much anew takes a few seconds, for which writers wait without giving up.
@@ -51,7 +52,7 @@ def empty_write_ahead_log(engine: Engine, *, timeout_seconds: float = 15.0) -> b
     while True:
         try:
             busy, *_ = _run(engine, "PRAGMA wal_checkpoint(TRUNCATE)") or (1,)
-        except sqlite3.OperationalError:  # a writer kept it from even beginning
+        except DRIVER.OperationalError:  # a writer kept it from even beginning
             busy = 1
         if not busy:
             return True

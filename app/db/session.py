@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from app.db.guard import DatabaseAway, Guard
 from app.db.scope import OF_NO_DOMAIN, ScopedSession
+from app.db.sqlite_library import DRIVER
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,6 +85,7 @@ def connect(url: str, *, serving: bool = False, asking: bool = False) -> Engine:
     backend = parsed.get_backend_name()
     patience = ASKING_SECONDS if asking else CONNECT_SECONDS
     if backend == "sqlite":
+        options["module"] = DRIVER
         busy = SERVICE_BUSY_SECONDS if serving else SQLITE_BUSY_SECONDS
         options["connect_args"] = {"timeout": ASKING_SECONDS if asking else busy}
     elif backend == "postgresql":

@@ -9,12 +9,11 @@ from sqlalchemy import Connection
 
 from app.db.schema import is_current
 from app.db.session import database_time, transaction
+from app.db.sqlite_library import is_safe
 from app.db.tables import Base
 from app.operations.check_machine import sqlite_file
 from app.operations.findings import Finding, Patient
 
-# The first releases in which a checkpoint cannot lose pages when the write-ahead log starts anew at that moment.
-SQLITE_FLOORS = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 # Beyond it, reading every page takes minutes: only when it is asked for.
 LARGE_BYTES = 512 * 2**20
 SKEW_WARN_SECONDS, SKEW_FAIL_SECONDS = 2.0, 60.0
@@ -38,20 +37,17 @@ def server(patient: Patient) -> Iterator[Finding]:
 def _sqlite(connection: Connection, patient: Patient) -> Iterator[Finding]:
     version = tuple(int(part) for part in _ask(connection, "SELECT sqlite_version()").split("."))
     shown = ".".join(map(str, version))
-    if is_safe_sqlite(version):
+    if is_safe(version):
         yield Finding("database", "ok", f"SQLite {shown}")
     else:
-        advice = "use a Python with SQLite 3.51.3, 3.50.7 or 3.44.6 or later, or a server; keep backups meanwhile"
+        advice = (
+            "install the package pysqlite3, or a Python with SQLite 3.51.3, 3.50.7 or 3.44.6; keep backups meanwhile"
+        )
         yield Finding("database", "warn", f"SQLite {shown} can, rarely, damage a file at a checkpoint", advice)
     for name, wanted in (("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("secure_delete", "1")):
         if (found := str(_ask(connection, f"PRAGMA {name}"))) != wanted:
             yield Finding("database", "fail", f"{name} is {found}, not {wanted}", "open it with intentloop alone")
     yield from _whole(connection, patient)
-
-
-def is_safe_sqlite(version: tuple[int, ...]) -> bool:
-    """Whether this release of SQLite has the mended write-ahead log."""
-    return any(version >= floor and (floor == SQLITE_FLOORS[0] or version[:2] == floor[:2]) for floor in SQLITE_FLOORS)
 
 
 def _whole(connection: Connection, patient: Patient) -> Iterator[Finding]:

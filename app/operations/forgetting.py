@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.artifacts.store import WORKSHOP, ArtifactStore
 from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
 from app.db.session import UnitOfWork
+from app.db.slices import slices
 from app.db.tables import Annotation, Lease, ModelVersion, QuarantinedQuestion, Text, TrainingBatch, UserQuestion
 from app.operations import tombstone_file
 from app.scorers.artifact import ArtifactCorrupt, read_lineage
@@ -68,7 +69,7 @@ def forget(
     tombstone_file.append(data_dir, stone)
     work(tombstones.lay, stone, by=by.name)
     # A question that waits to be folded may ask a text that is here already, from a file.
-    while work(texts.fold):
+    for _ in slices(lambda: work(texts.fold)):
         pass
     total = Forgotten()
     for condition in work.read(tombstones.conditions, stone):
@@ -92,10 +93,15 @@ def erase(work: UnitOfWork, *, rewriting: bool | None = None) -> bool:
 def forget_all(
     work: UnitOfWork, condition: ColumnElement[bool], *, going_on: Callable[[], bool] = lambda: True
 ) -> Forgotten:
-    """Forget these questions, each slice in a transaction of its own."""
+    """Forget these questions, each slice in a transaction of its own, with time between them for those who write."""
     total = Forgotten()
-    while going_on() and (slice_ := work(forgetting.forget_slice, condition)).questions:
-        total.add(slice_)
+
+    def step() -> Forgotten | None:
+        forgotten = work(forgetting.forget_slice, condition)
+        return forgotten if forgotten.questions else None
+
+    for forgotten in slices(step, going_on=going_on):
+        total.add(forgotten)
     return total
 
 

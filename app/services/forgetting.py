@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import ColumnElement, case, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, BatchItem, KeywordRule, Lease, ModelVersion, Text, TrainingBatch, UserQuestion
-from app.services import counting
+from app.services import counting, texts
 from app.services.batches import LIVE
 
 SLICE = 500
+# A text that more questions ask is not counted again from them, slice after slice.
+MOST_RECOUNTED = 100
 
 # The rows are not in the session: there is nothing to bring up to date.
 _BLIND = {"synchronize_session": False}
@@ -62,26 +64,49 @@ def asked_before(domain_id: int, line: datetime) -> ColumnElement[bool]:
     return (UserQuestion.domain_id == domain_id) & (UserQuestion.asked_at < line)
 
 
-def of_unlabelled(session: Session, domain_id: int, line: datetime) -> ColumnElement[bool] | None:
-    """The questions of some texts that nobody labelled and nobody asked since a time; None when there are none."""
-    waiting = (
-        (Text.domain_id == domain_id) & (Text.state == "unlabelled") & (Text.last_asked_at < line) & (Text.count > 0)
-    )
-    ids = session.scalars(select(Text.id).where(waiting).limit(SLICE)).all()
-    return UserQuestion.text_id.in_(ids) if ids else None
+@dataclass(frozen=True, slots=True)
+class Outlived:
+    """Some texts that nobody labelled and that came, or were asked, last before a time."""
+
+    asked: Sequence[int]
+    # No question asks them: an import taken back.
+    unasked: Sequence[int]
+    last_id: int
+    line: datetime
+
+    def questions(self) -> ColumnElement[bool]:
+        """The questions that asked them, while nobody labels them or asks them again."""
+        still = select(Text.id).where(
+            Text.id.in_(self.asked), Text.state == "unlabelled", Text.last_asked_at < self.line
+        )
+        return UserQuestion.text_id.in_(still)
 
 
-def forget_unasked(session: Session, domain_id: int, line: datetime) -> Forgotten:
-    """Forget some texts that no question asks, nobody labelled, and that came before a time: an import taken back."""
-    left = (
-        (Text.domain_id == domain_id) & (Text.state == "unlabelled") & (Text.last_asked_at < line) & (Text.count == 0)
-    )
-    ids = session.scalars(select(Text.id).where(left).limit(SLICE)).all()
+def outlived(session: Session, domain_id: int, line: datetime, *, after: int) -> Outlived | None:
+    """The next of them by id from `after` on; None when there are none. All pages together read the table once."""
+    for window in texts.windows(session, domain_id, after=after):
+        rows = session.execute(
+            select(Text.id, Text.count)
+            .where(window, Text.state == "unlabelled", Text.last_asked_at < line)
+            .order_by(Text.id)
+            .limit(SLICE)
+        ).all()
+        if rows:
+            asked = [text_id for text_id, count in rows if count]
+            return Outlived(asked, [text_id for text_id, count in rows if not count], rows[-1][0], line)
+    return None
+
+
+def forget_unasked(session: Session, text_ids: Sequence[int], line: datetime) -> Forgotten:
+    """Forget those of these texts that still no question asks, nobody labelled, and that came before a time."""
+    if not text_ids:
+        return Forgotten()
+    left = (Text.state == "unlabelled") & (Text.last_asked_at < line) & (Text.count == 0)
     return forget_texts(
         session,
         session.scalars(
             select(Text)
-            .where(Text.id.in_(ids), left)
+            .where(Text.id.in_(text_ids), left)
             .order_by(Text.id)
             .with_for_update()
             .execution_options(populate_existing=True)
@@ -103,26 +128,35 @@ def forget_slice(session: Session, condition: ColumnElement[bool], *, limit: int
         .order_by(UserQuestion.question_id)
         .with_for_update()
     ).all()
+    if not rows:
+        return Forgotten()
     ids = [question_id for question_id, _ in rows]
+    taken = Counter(text_id for _, text_id in rows if text_id is not None)
     session.execute(delete(UserQuestion).where(UserQuestion.question_id.in_(ids)), execution_options=_BLIND)
+    # By their texts, whose index leads to them; one has no text where nobody answered.
     session.execute(
-        update(Annotation).where(Annotation.question_id.in_(ids)).values(question_id=None), execution_options=_BLIND
+        update(Annotation)
+        .where(Annotation.text_id.in_(list(taken)), Annotation.question_id.in_(ids))
+        .values(question_id=None),
+        execution_options=_BLIND,
     )
-    texts = session.scalars(
+    asked = session.scalars(
         select(Text)
-        .where(Text.id.in_({text_id for _, text_id in rows if text_id is not None}))
+        .where(Text.id.in_(list(taken)))
         .order_by(Text.id)
         # Whole, key and all: the hash changes, or the row goes.
         .with_for_update()
         .execution_options(populate_existing=True)
     ).all()
-    remaining = _remaining(session, [text.id for text in texts])
-    for text in texts:
+    popular = [text for text in asked if text.count - taken[text.id] > MOST_RECOUNTED]
+    remaining = _remaining(session, [text.id for text in asked if text not in popular])
+    remaining |= {text.id: _remaining_of_many(session, text, taken[text.id]) for text in popular}
+    for text in asked:
         if text.id in remaining:
             _count_anew(text, *remaining[text.id])
-    gone = [text for text in texts if text.id not in remaining]
+    gone = [text for text in asked if text.id not in remaining]
     forgotten = forget_texts(session, gone)
-    forgotten.questions, forgotten.kept_texts = len(ids), len(texts) - len(gone)
+    forgotten.questions, forgotten.kept_texts = len(ids), len(asked) - len(gone)
     return forgotten
 
 
@@ -143,6 +177,25 @@ def _remaining(session: Session, text_ids: Sequence[int]) -> dict[int, tuple[Any
     return {text_id: tuple(figures) for text_id, *figures in rows if text_id is not None}
 
 
+def _remaining_of_many(session: Session, text: Text, taken: int) -> tuple[Any, ...]:
+    """The same of a text that very many ask, which no slice could count again: the first is of the oldest ids alone.
+
+    The last time may be that of a question that went: later than it should be, and nothing is forgotten for it.
+    """
+    oldest = (
+        select(UserQuestion.asked_at, UserQuestion.question_id)
+        .where(UserQuestion.text_id == text.id)
+        .order_by(UserQuestion.question_id)
+        .limit(MOST_RECOUNTED)
+        .subquery()
+    )
+    first, question_id = session.execute(select(func.min(oldest.c.asked_at), func.min(oldest.c.question_id))).one()
+    allowed = text.train_allowed and session.scalar(
+        select(exists().where(UserQuestion.text_id == text.id, UserQuestion.train_allowed.is_(True)))
+    )
+    return text.count - taken, first, text.last_asked_at, question_id, int(bool(allowed))
+
+
 def _count_anew(text: Text, count: int, first: datetime, last: datetime, question_id: str, allowed: int) -> None:
     text.count, text.first_asked_at, text.last_asked_at = count, first, last
     # The one that it is shown by may have been forgotten.
@@ -153,9 +206,9 @@ def _count_anew(text: Text, count: int, first: datetime, last: datetime, questio
         text.priority = None
 
 
-def forget_texts(session: Session, texts: Sequence[Text]) -> Forgotten:
+def forget_texts(session: Session, unasked: Sequence[Text]) -> Forgotten:
     """Forget these texts, which the caller has locked and which no question asks any more."""
-    ids = [text.id for text in texts]
+    ids = [text.id for text in unasked]
     forgotten = Forgotten(
         texts=len(ids), text_ids=ids, trained=trained_on(session, ids), training=in_training(session, ids)
     )
@@ -171,11 +224,11 @@ def forget_texts(session: Session, texts: Sequence[Text]) -> Forgotten:
     )
     referred = set(session.scalars(select(Annotation.text_id).where(Annotation.text_id.in_(ids)).distinct()))
     referred |= set(session.scalars(select(BatchItem.text_id).where(BatchItem.text_id.in_(ids)).distinct()))
-    for text in texts:
+    for text in unasked:
         if text.id in referred:
             _empty(text)
     session.flush()
-    counting.gone(session, [text for text in texts if text.id not in referred])
+    counting.gone(session, [text for text in unasked if text.id not in referred])
     session.execute(delete(Text).where(Text.id.in_(set(ids) - referred)), execution_options=_BLIND)
     return forgotten
 

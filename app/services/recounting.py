@@ -77,27 +77,42 @@ def _folded(session: Session, domain_id: int) -> Iterator[Any]:
         UserQuestion.latency_ms,
         UserQuestion.route_used,
         UserQuestion.asked_at,
-    ).where(UserQuestion.domain_id == domain_id, UserQuestion.text_id.is_not(None))
-    last = ""
+    ).where(UserQuestion.domain_id + 0 == domain_id, (UserQuestion.text_id + 0).is_not(None))
+    for first, last in _stretches(session):
+        stretch = UserQuestion.question_id > first
+        if last is not None:
+            stretch &= UserQuestion.question_id <= last
+        yield from session.execute(columns.where(stretch))
+
+
+def _stretches(session: Session) -> Iterator[tuple[str, str | None]]:
+    """All questions in the order of their ids, some thousand at a time: beyond which id, and up to which.
+
+    The bounds are looked up by themselves, and the columns that begin an index stand in expressions: so that no planner
+    reads the whole domain for each page.
+    """
+    first = ""
     while True:
-        page = session.execute(
-            columns.where(UserQuestion.question_id > last).order_by(UserQuestion.question_id).limit(PAGE)
-        ).all()
-        yield from page
-        if len(page) < PAGE:
+        last = session.scalar(
+            select(UserQuestion.question_id)
+            .where(UserQuestion.question_id > first)
+            .order_by(UserQuestion.question_id)
+            .offset(PAGE - 1)
+            .limit(1)
+        )
+        yield first, last
+        if last is None:
             return
-        last = page[-1].question_id
+        first = last
 
 
 def _count_annotations(session: Session, domain_id: int, rows: Rows) -> None:
-    last = 0
-    while True:
+    last = session.scalar(select(func.max(Annotation.id))) or 0
+    for start in range(0, last, PAGE):
         page = session.execute(
             select(Annotation, Text.annotation_id, Text.is_gold, Text.strategy)
             .join(Text, Text.id == Annotation.text_id)
-            .where(Annotation.domain_id == domain_id, Annotation.id > last)
-            .order_by(Annotation.id)
-            .limit(PAGE)
+            .where(Annotation.id > start, Annotation.id <= start + PAGE, Annotation.domain_id + 0 == domain_id)
         ).all()
         for annotation, counts_now, is_gold, strategy in page:
             day = counters.day_of(session, annotation.created_at)
@@ -107,9 +122,6 @@ def _count_annotations(session: Session, domain_id: int, rows: Rows) -> None:
             if counting.in_random_slice(is_gold, strategy):
                 rows[day, counting.JUDGED, annotation.answered_by] += 1
                 rows[day, counting.AGREED, annotation.answered_by] += bool(annotation.agreed)
-        if len(page) < PAGE:
-            return
-        last = page[-1][0].id
         session.expunge_all()
 
 

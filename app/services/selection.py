@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import false, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, Text
 from app.intent.selection import gold_draw, gold_share, interleave
-from app.services import counting
+from app.services import counting, texts
 from app.services.texts import fresh_priority
 
 GOLD_REASON = "part of the uniform sample by which versions are judged"
@@ -36,21 +36,28 @@ class Draw:
 
 
 def stale(session: Session, domain_id: int, version: str, *, limit: int, after: int = 0) -> list[WaitingText]:
-    """Texts in the queue that another version answered last, by id from `after` on: one page of a stream."""
-    rows = session.execute(
-        select(Text.id, Text.text, Text.text_hash, Text.count)
-        .where(
-            Text.domain_id == domain_id,
-            Text.state == "unlabelled",
-            Text.priority.is_not(None),
-            Text.text.is_not(None),
-            Text.id > after,
-            or_(Text.scored_by.is_(None), Text.scored_by != version),
+    """Texts in the queue that another version answered last, by id from `after` on: one page of a stream.
+
+    All pages together read the table once, however many there are.
+    """
+    found: list[WaitingText] = []
+    for window in texts.windows(session, domain_id, after=after):
+        rows = session.execute(
+            select(Text.id, Text.text, Text.text_hash, Text.count)
+            .where(
+                window,
+                Text.state == "unlabelled",
+                Text.priority.is_not(None),
+                Text.text.is_not(None),
+                or_(Text.scored_by.is_(None), Text.scored_by != version),
+            )
+            .order_by(Text.id)
+            .limit(limit - len(found))
         )
-        .order_by(Text.id)
-        .limit(limit)
-    )
-    return [WaitingText(row[0], row[1] or "", *row[2:]) for row in rows]
+        found += [WaitingText(row[0], row[1] or "", *row[2:]) for row in rows]
+        if len(found) == limit:
+            break
+    return found
 
 
 def rescore(session: Session, waiting: Sequence[WaitingText], topk: Sequence[list[list[Any]]], *, version: str) -> int:
@@ -100,41 +107,50 @@ def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Gen
     The domain must be locked: two draws at once would take two quotas.
     """
     waiting = (Text.domain_id == domain.id) & (Text.state == "unlabelled") & Text.text.is_not(None)
+    # Compared, not "IS true": so the index of gold leads to it on MariaDB too, and the others need not be read.
+    held_out = Text.is_gold == true()
     labelled = session.scalar(
-        select(func.count(Text.id)).where(Text.domain_id == domain.id, Text.is_gold.is_(True), Text.state == "labelled")
+        select(func.count(Text.id)).where(Text.domain_id == domain.id, held_out, Text.state == "labelled")
     )
     top = session.scalars(
         select(Text.priority)
-        .where(waiting, Text.is_gold.is_(False), Text.priority >= 0.0)
+        .where(waiting, Text.is_gold == false(), Text.priority >= 0.0)
         .order_by(Text.priority.desc())
         .limit(size)
     ).all()
     open_gold = session.scalars(
-        select(Text.id)
-        .where(waiting, Text.is_gold.is_(True), Text.priority.is_not(None))
-        .order_by(Text.id)
-        .with_for_update(key_share=True)
+        select(Text.id).where(waiting, held_out, Text.priority >= 0.0).order_by(Text.id).with_for_update(key_share=True)
     ).all()
     share = gold_share(labelled or 0) if top else 1.0
     quota = max(0, round(share * size) - len(open_gold))
     candidates = session.scalars(
         select(Text.id)
-        .where(waiting, Text.is_gold.is_(True), Text.priority.is_(None), Text.train_allowed.is_(True))
+        .where(waiting, held_out, Text.priority.is_(None), Text.train_allowed.is_(True))
         .order_by(Text.id)
     ).all()
     drawn, probability = gold_draw(candidates, quota, rng)
     # One that is answered at this moment was drawn all the same, and waits no longer.
-    chosen = session.scalars(
-        select(Text.id).where(waiting, Text.id.in_(drawn)).order_by(Text.id).with_for_update(key_share=True)
-    ).all()
+    chosen = _still_waiting(session, drawn)
     _place(session, [*open_gold, *chosen], [float(priority or 0.0) for priority in top], rng)
     counting.queued(session, domain.id, len(chosen))
-    session.execute(
-        update(Text)
-        .where(Text.id.in_(chosen))
-        .values(strategy="gold", reason=GOLD_REASON, sampling_probability=float(probability))
-    )
+    if chosen:
+        session.execute(
+            update(Text)
+            .where(Text.id.in_(chosen))
+            .values(strategy="gold", reason=GOLD_REASON, sampling_probability=float(probability))
+        )
     return Draw(len(chosen), len(candidates), float(probability))
+
+
+def _still_waiting(session: Session, text_ids: Sequence[int]) -> Sequence[int]:
+    if not text_ids:
+        return []
+    return session.scalars(
+        select(Text.id)
+        .where(Text.id.in_(text_ids), Text.state == "unlabelled", Text.text.is_not(None))
+        .order_by(Text.id)
+        .with_for_update(key_share=True)
+    ).all()
 
 
 def _place(session: Session, text_ids: Sequence[int], queue: Sequence[float], rng: np.random.Generator) -> None:

@@ -1,8 +1,9 @@
-"""Quarantine for questions that were answered while the database was away and could not be logged afterwards.
+"""Quarantine for questions that could not be logged after an outage, and the indexes that a million texts need.
 
 Revision: 2026_11_25_serving, after 2026_11_25_rules_keys_figures
 
-Expand only: the code that runs knows nothing of the new table and needs nothing of it.
+Expand only: the code that runs knows nothing of the new table and needs nothing of it, and the new indexes begin with
+the columns of those that go.
 """
 
 from typing import Any
@@ -42,7 +43,28 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_intent_quarantined_questions_user_hash"), "intent_quarantined_questions", ["user_hash"])
     op.create_index(op.f("ix_intent_quarantined_questions_asked_at"), "intent_quarantined_questions", ["asked_at"])
+    # The new ones first: MySQL keeps an index that begins with the column of a foreign key.
+    op.create_index(
+        op.f("ix_intent_texts_domain_id_state_priority_id"), "intent_texts", ["domain_id", "state", "priority", "id"]
+    )
+    op.create_index(
+        op.f("ix_intent_texts_domain_id_is_gold_state_priority"),
+        "intent_texts",
+        ["domain_id", "is_gold", "state", "priority"],
+    )
+    op.drop_index(op.f("ix_intent_texts_domain_id_state_priority"), "intent_texts")
+    op.drop_index(op.f("ix_intent_texts_domain_id_training_status_is_gold"), "intent_texts")
 
 
 def downgrade() -> None:
+    op.create_index(
+        op.f("ix_intent_texts_domain_id_training_status_is_gold"),
+        "intent_texts",
+        ["domain_id", "training_status", "is_gold"],
+    )
+    op.create_index(
+        op.f("ix_intent_texts_domain_id_state_priority"), "intent_texts", ["domain_id", "state", "priority"]
+    )
+    op.drop_index(op.f("ix_intent_texts_domain_id_is_gold_state_priority"), "intent_texts")
+    op.drop_index(op.f("ix_intent_texts_domain_id_state_priority_id"), "intent_texts")
     op.drop_table("intent_quarantined_questions")

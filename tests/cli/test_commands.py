@@ -7,6 +7,7 @@ import pytest
 import typer.main
 
 from app.cli import app
+from app.db.sqlite_library import DRIVER
 from jobs.timetable import TIMETABLE
 from tests.journeys.worlds import LABELS, PARCEL, POWER, texts_of
 
@@ -76,9 +77,7 @@ def test_without_a_database_there_is_one_sentence_and_status_1(run, empty_folder
 
 
 def test_a_database_of_another_release_is_one_sentence(migrated, empty_folder):
-    import sqlite3
-
-    with sqlite3.connect(empty_folder / "data" / "intentloop.db") as connection:
+    with DRIVER.connect(empty_folder / "data" / "intentloop.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'older'")
     said = migrated("models", "list")
     assert said.status == 1
@@ -152,16 +151,14 @@ def test_job_train_model_trains_what_is_due_and_says_what(trained, empty_folder)
 
 
 def test_a_job_that_fails_is_one_sentence_and_stands_in_the_ledger(migrated, empty_folder):
-    import sqlite3
-
-    with sqlite3.connect(empty_folder / "data" / "intentloop.db") as connection:
+    with DRIVER.connect(empty_folder / "data" / "intentloop.db") as connection:
         connection.execute("PRAGMA foreign_keys=OFF")
         connection.execute("ALTER TABLE intent_leases RENAME TO hidden")
         connection.execute("ALTER TABLE intent_texts RENAME TO lost")
     said = migrated("job", "select_questions")
     assert said.status == 1
     assert said.sentences[-1] == "select_questions failed: the database refused: OperationalError"
-    with sqlite3.connect(empty_folder / "data" / "intentloop.db") as connection:
+    with DRIVER.connect(empty_folder / "data" / "intentloop.db") as connection:
         (row,) = connection.execute("SELECT outcome, error FROM intent_job_runs").fetchall()
     assert row == ("failed", "the database refused: OperationalError")
 

@@ -4,13 +4,13 @@ import gzip
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 
 import pytest
 
+from app.db.sqlite_library import DRIVER
 from app.exchange.writing import WRITERS
 from tests.exchange.test_writing import ODD
 
@@ -114,7 +114,7 @@ def test_rows_without_a_label_are_no_failure(migrated, empty_folder):
 def test_an_import_stands_in_the_audit_trail_once_with_its_counts(migrated, empty_folder):
     path = write_rows(empty_folder / "秘密 rows.jsonl", [{"text": f"第{n}句", "label": "a"} for n in range(1200)])
     bring(migrated, path)
-    with sqlite3.connect(empty_folder / "data" / "intentloop.db") as connection:
+    with DRIVER.connect(empty_folder / "data" / "intentloop.db") as connection:
         rows = connection.execute("SELECT actor, action, subject, after FROM intent_audit_events").fetchall()
     assert [(*row[:3], json.loads(row[3])) for row in rows] == [
         ("command line", "labels.import", "秘密 rows.jsonl", {"imported": 1200})
@@ -129,7 +129,7 @@ def test_a_file_that_breaks_off_is_reported_and_what_came_before_is_in(migrated,
     said = migrated("import", path, "--create-labels")
     assert (said.status, len(said.sentences)) == (1, 1)
     assert "not a whole gzip file" in said.sentences[0]
-    with sqlite3.connect(empty_folder / "data" / "intentloop.db") as connection:
+    with DRIVER.connect(empty_folder / "data" / "intentloop.db") as connection:
         ((count,),) = connection.execute("SELECT count(*) FROM intent_texts").fetchall()
         ((after,),) = connection.execute("SELECT after FROM intent_audit_events").fetchall()
     assert count > 1000
@@ -253,7 +253,7 @@ def test_an_export_that_fails_leaves_the_old_file_and_no_other(migrated, empty_f
     old = empty_folder / "out" / "old.jsonl"
     old.parent.mkdir()
     old.write_text("old")
-    with sqlite3.connect(empty_folder / "data" / "intentloop.db") as connection:
+    with DRIVER.connect(empty_folder / "data" / "intentloop.db") as connection:
         connection.execute("ALTER TABLE intent_texts RENAME COLUMN proposed_label TO gone")
     said = migrated("export", "-o", old)
     assert (said.status, len(said.sentences)) == (1, 1)

@@ -1,11 +1,11 @@
 """Keys and the audit trail from the command line."""
 
 import json
-import sqlite3
 
 import pytest
 
 from app.db.session import UnitOfWork, connect
+from app.db.sqlite_library import DRIVER
 from app.services import audit
 from app.services.keys import fingerprint
 from app.settings import Settings
@@ -22,7 +22,7 @@ def seal(folder):
 
 
 def sql(folder, statement):
-    with sqlite3.connect(folder / "data" / "intentloop.db") as connection:
+    with DRIVER.connect(folder / "data" / "intentloop.db") as connection:
         return connection.execute(statement).fetchall()
 
 

@@ -1,12 +1,12 @@
 """doctor, backup, restore and forget as commands: what they print, and the status they end with."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from app.cli.opening import settings
 from app.db.session import UnitOfWork, connect
+from app.db.sqlite_library import DRIVER
 from app.main import installation_secret
 from app.serving.classifier import Secret
 from tests.builders import ask
@@ -72,7 +72,7 @@ def test_backup_comes_back_in_another_place(asked, empty_folder):
     assert "Restored:" in said.out
     assert "has not the secret" in said.out
     assert not (empty_folder / "other" / "secret.key").exists()
-    with sqlite3.connect(empty_folder / "other" / "intentloop.db") as connection:
+    with DRIVER.connect(empty_folder / "other" / "intentloop.db") as connection:
         assert connection.execute("SELECT count(*) FROM intent_user_questions").fetchone() == (3,)
 
 

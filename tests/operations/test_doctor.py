@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +14,7 @@ from sqlalchemy import delete, text, update
 
 from app.db.schema import head
 from app.db.session import UnitOfWork, connect
+from app.db.sqlite_library import DRIVER
 from app.db.tables import ApiKey, AuditEvent, Domain, JobRun, ModelVersion, Replica, TrainingBatch, UserQuestion, now
 from app.operations import artifact_store, check_database, check_machine
 from app.operations.doctor import examine, is_well
@@ -261,20 +261,11 @@ def test_folder_that_is_missing_is_not_made(bare: Patient, tmp_path: Path) -> No
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize(
-    ("version", "safe"),
-    [((3, 51, 3), True), ((3, 52, 0), True), ((4, 0, 0), True), ((3, 51, 2), False), ((3, 50, 7), True),
-     ((3, 50, 6), False), ((3, 44, 6), True), ((3, 44, 5), False), ((3, 45, 9), False), ((3, 40, 1), False)],
-)  # fmt: skip
-def test_sqlite_with_the_broken_checkpoint_is_known_by_its_version(version: tuple[int, ...], safe: bool) -> None:
-    assert check_database.is_safe_sqlite(version) == safe
-
-
 def test_damaged_sqlite_file_fails(bare: Patient, tmp_path: Path) -> None:
     ask(bare.work, *(f"第{number}句话" for number in range(200)))
     bare.work.engine.dispose()
     path = tmp_path / "intentloop.db"
-    with sqlite3.connect(path) as connection:
+    with DRIVER.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'intent_texts'").fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()

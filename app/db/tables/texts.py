@@ -19,10 +19,12 @@ class Text(Created, Base):
     __tablename__ = "intent_texts"
     __table_args__ = table_options(
         UniqueConstraint("domain_id", "text_hash"),
-        # Read backwards for "the next ones by priority"; a null priority is not in the queue.
-        Index(None, "domain_id", "state", "priority"),
+        # Read backwards for "the next ones by priority"; a null priority is not in the queue. With the id, by which
+        # equals are ordered: PostgreSQL would otherwise sort all of them.
+        Index(None, "domain_id", "state", "priority", "id"),
         Index(None, "domain_id", "state", "text_hash"),
-        Index(None, "domain_id", "training_status", "is_gold"),
+        # Gold that is labelled, that waits, and that may be drawn.
+        Index(None, "domain_id", "is_gold", "state", "priority"),
         # Which label has waited longest for a batch.
         Index(None, "domain_id", "state", "training_status", "labelled_at"),
         Index(None, "domain_id", "proposed_label"),
