@@ -1,5 +1,6 @@
 """Bound a session to some domains: what lies in others is not there for it, whatever a service asks."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -79,6 +80,18 @@ def _refuse_foreign_inserts(state: ORMExecuteState, allowed: frozenset[int]) -> 
         if "domain_id" not in row:
             raise OutOfScope("a bounded session inserts rows that name their domain")
         _refuse(row["domain_id"], allowed)
+
+
+def refuse_foreign(session: Session, domain_ids: Iterable[int]) -> None:
+    """Hold rows to the bounds that go in by a statement which no listener sees.
+
+    Raises:
+        OutOfScope: one of them lies in another domain, and the session is bounded.
+    """
+    allowed: frozenset[int] | None = session.info.get(_ALLOWED)
+    if allowed is not None:
+        for domain_id in set(domain_ids):
+            _refuse(domain_id, allowed)
 
 
 def _refuse(domain_id: int | None, allowed: frozenset[int]) -> None:

@@ -1,17 +1,24 @@
 """Write asked questions into the log, each request once."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from operator import attrgetter
+from typing import Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db.inserting import insert_rows
 from app.db.tables import UserQuestion
 from app.errors import NotFound, RequestIdConflict
 from app.intent.questions import AskedQuestion
 
 # What the log holds of one question: the value just written, the row written before, or why neither.
 Logged = AskedQuestion | UserQuestion | RequestIdConflict
+
+_FIELDS: Final = tuple(field.name for field in fields(AskedQuestion))
+_COLUMNS: Final = tuple("question" if name == "text" else name for name in _FIELDS)
+_values: Final = attrgetter(*_FIELDS)
 
 
 def record(session: Session, asked: Sequence[AskedQuestion]) -> list[Logged]:
@@ -38,18 +45,12 @@ def record(session: Session, asked: Sequence[AskedQuestion]) -> list[Logged]:
     if new:
         # In one order for everybody: two callers who send the same ids in different orders would wait for each other.
         new.sort(key=lambda question: (question.domain_id, question.request_id or question.question_id))
-        session.execute(
-            insert(UserQuestion),
-            [_row(question) for question in new],
-            execution_options={"render_nulls": True},
+        insert_rows(
+            session,
+            UserQuestion,
+            dict(zip(_COLUMNS, zip(*map(_values, new), strict=True), strict=True)),
         )
     return results
-
-
-def _row(question: AskedQuestion) -> dict[str, object]:
-    row = asdict(question)
-    row["question"] = row.pop("text")
-    return row
 
 
 def _earlier(session: Session, asked: Sequence[AskedQuestion]) -> dict[tuple[int, str], UserQuestion]:
