@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,6 +17,9 @@ from app.intent.text import sanitise
 
 LARGEST_INTEGER = 2**63 - 1
 LONGEST_LENGTH = 18  # digits of a Content-Length
+
+# How JSON writes NUL and the halves of characters: in a body without them every string can be stored as it is.
+_UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
 class BodyLimit:
@@ -102,7 +106,21 @@ def parse(body: bytes, *, max_depth: int) -> Any:
         raise MalformedBody(f"the body is not JSON: {error.msg} at character {error.pos}") from error
     except RecursionError as error:
         raise MalformedBody(f"the body is nested deeper than {max_depth} levels") from error
-    return _clean(value, max_depth)
+    if _UNSTORABLE.search(body):
+        return _clean(value, max_depth)
+    _check_depth(value, max_depth)
+    return value
+
+
+def _check_depth(value: Any, depth_left: int) -> None:
+    if not isinstance(value, (list, dict)):
+        return
+    if depth_left == 0:
+        raise MalformedBody("the body is nested too deep")
+    for inner in value.values() if isinstance(value, dict) else value:
+        # Most values are no containers: asked here, they cost no call.
+        if isinstance(inner, (list, dict)):
+            _check_depth(inner, depth_left - 1)
 
 
 def _clean(value: Any, depth_left: int) -> Any:
