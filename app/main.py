@@ -148,6 +148,11 @@ def build(settings: Settings, metrics: Metrics) -> Services:
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, name="folder")
 
+    def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
+        # Folding a thousand costs more than writing them, and nobody waits for it.
+        with folder.held(), turn:
+            return of_caller(intake.record, asked)
+
     def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
         with turn, metrics.writing():
             logged = work(intake.record, asked)
@@ -185,6 +190,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         keys=ring,
         porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
+        take_in=take_in,
         classifier=classifier,
         rule=opening_rule(settings),
         lease_seconds=settings.lease_seconds,

@@ -90,22 +90,20 @@ def _rounds(ours: str, anchor: str, folder: Path, slices: int) -> list[Round]:
     rng = random.Random(1)
     written, bare = connect(ours), connect(anchor)
     with _served(ours, folder) as (host, port):
-        client = http.client.HTTPConnection(host, port, timeout=120)
-        _send(client, _bodies(rng, 2))
+        _send(host, port, _bodies(rng, 2))
         _wait_until_folded(written)
         pattern = _stored(written)
         found = []
         for _ in range(ROUNDS):
             bodies = _bodies(rng, slices)
             started = time.perf_counter()
-            _send(client, bodies)
+            _send(host, port, bodies)
             answered = time.perf_counter() - started
             _wait_until_folded(written)
             folded = time.perf_counter() - started
             rows = [_renamed(pattern) for _ in range(slices)]
             took = _write(bare, rows)
             found.append(Round(*(SLICE * slices / seconds for seconds in (answered, folded, took))))
-        client.close()
         count = _one(written, "SELECT count(*) FROM intent_user_questions")
         assert count == SLICE * (2 + slices * ROUNDS), f"{count} rows were written"
     written.dispose()
@@ -155,13 +153,15 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], host: str, port: in
         time.sleep(0.05)
 
 
-def _send(client: http.client.HTTPConnection, bodies: list[bytes]) -> None:
+def _send(host: str, port: int, bodies: list[bytes]) -> None:
+    client = http.client.HTTPConnection(host, port, timeout=120)
     for body in bodies:
         client.request("POST", PATH, body, {"Content-Type": "application/json"})
         answer = client.getresponse()
         said = answer.read()
         assert answer.status == 200, said[:200]
         assert said.count(b'"created"') == SLICE, said[:200]
+    client.close()
 
 
 def _bodies(rng: random.Random, count: int) -> list[bytes]:

@@ -1,5 +1,6 @@
 """Read bodies from outside: bounded in size and depth, JSON to the letter, only strings that a database can hold."""
 
+import asyncio
 import json
 import math
 import re
@@ -16,6 +17,7 @@ from app.errors import BodyTooLarge, Malformed, MalformedBody
 from app.intent.text import sanitise
 
 LARGEST_INTEGER = 2**63 - 1
+PARSED_AT_ONCE = 1 << 16  # bytes; more would make everybody else wait, and are parsed in a thread
 LONGEST_LENGTH = 18  # digits of a Content-Length
 
 # How JSON writes NUL and the halves of characters: in a body without them every string can be stored as it is.
@@ -66,7 +68,11 @@ class StrictRequest(Request):
             MalformedBody, Malformed: with the reason, never with the content.
         """
         if not hasattr(self, "_json"):
-            self._json = parse(await self.body(), max_depth=self.app.state.max_json_depth)
+            body, depth = await self.body(), self.app.state.max_json_depth
+            if len(body) > PARSED_AT_ONCE:
+                self._json = await asyncio.to_thread(parse, body, max_depth=depth)
+            else:
+                self._json = parse(body, max_depth=depth)
         return self._json
 
 

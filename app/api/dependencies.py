@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -55,6 +56,8 @@ class Services:
     keys: KeyRing
     porter: Follower
     log: GreedyBatcher[AskedQuestion, Logged]
+    # Writes many at once, with the caller's unit of work, while folding waits.
+    take_in: Callable[[UnitOfWork, Sequence[AskedQuestion]], list[Logged]]
     classifier: Classifier[Logged]
     rule: OpeningRule
     lease_seconds: int

@@ -143,7 +143,7 @@ def _log(
     given: Services, work: UnitOfWork, predictions: Sequence[Prediction | IntentError]
 ) -> list[LoggedOut | IntentError]:
     prepared = prepare(work, given.secret, predictions)
-    logged = iter(work(intake.record, [row for row in prepared if isinstance(row, AskedQuestion)]))
+    logged = iter(given.take_in(work, [row for row in prepared if isinstance(row, AskedQuestion)]))
     given.folder.nudge()
     return [row if isinstance(row, IntentError) else _logged(row, next(logged)) for row in prepared]
 
