@@ -62,12 +62,15 @@ _NOT_COMPARED = {"request_id", "domain"}
 
 
 def read_many(raws: Sequence[Any], keys: Sequence[str | None]) -> list[Prediction | IntentError]:
-    """Each of these objects as a prediction, or why it is none; `keys` stand in for request ids that are missing."""
+    """Each of these objects as a prediction, or why it is none; an error among them is passed on as it is.
+
+    `keys` stand in for request ids that are missing.
+    """
     try:
         # Nearly always all are in order, and one call for all of them costs a fraction of a call for each.
         found: list[Prediction | IntentError] = [*_MANY.validate_python(raws)]
     except (ValidationError, DomainNotFound):
-        found = [_read(raw) for raw in raws]
+        found = [raw if isinstance(raw, IntentError) else _read(raw) for raw in raws]
     return [
         identified(one, key) if key is not None and isinstance(one, Prediction) else one
         for one, key in zip(found, keys, strict=True)
