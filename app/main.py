@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
 from fastapi import FastAPI
@@ -148,11 +148,6 @@ def build(settings: Settings, metrics: Metrics) -> Services:
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, name="folder")
 
-    def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        # Folding a thousand costs more than writing them, and nobody waits for it.
-        with folder.held(), turn:
-            return of_caller(intake.record, asked)
-
     def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
         with turn, metrics.writing():
             logged = work(intake.record, asked)
@@ -190,13 +185,26 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         keys=ring,
         porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
-        take_in=take_in,
+        take_in=bulk_intake(folder, turn),
         classifier=classifier,
         rule=opening_rule(settings),
         lease_seconds=settings.lease_seconds,
         proposal_size=settings.proposal_size,
         extract=Extraction(settings),
     )
+
+
+def bulk_intake(
+    folder: Follower, turn: AbstractContextManager[object]
+) -> Callable[[UnitOfWork, Sequence[AskedQuestion]], list[intake.Logged]]:
+    """Writes many questions at once, with the caller's unit of work."""
+
+    def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
+        # Folding a thousand costs more than writing them, and nobody waits for it.
+        with folder.held(), turn:
+            return of_caller(intake.record, asked)
+
+    return take_in
 
 
 def fold_and_project(work: UnitOfWork) -> int:

@@ -58,14 +58,9 @@ def import_labelled(
 
     Exit status: 0 every row is in or holds no label, 1 some were refused or the file cannot be read.
     """
-    if form is not None and form not in FORMATS:
-        raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
-    if questions and (form or create_labels or suggestions):
-        raise typer.BadParameter(
-            "goes with none of --format, --create-labels and --suggestions", param_hint="--questions"
-        )
-    if report is not None and report.resolve() == file.resolve():
-        raise typer.BadParameter("the report would overwrite the file that is read", param_hint="--report")
+    _refuse_contradictions(
+        file, form, report, of_labels=bool(form or create_labels or suggestions), questions=questions
+    )
     given = settings()
     with database(given) as work:
         key = key_of(file, "questions" if questions else "labels", form, create_labels, suggestions)
@@ -84,6 +79,19 @@ def import_labelled(
     _say(run, as_json)
     if run.total.counts["refused"]:
         raise typer.Exit(1)
+
+
+def _refuse_contradictions(
+    file: Path, form: str | None, report: Path | None, *, of_labels: bool, questions: bool
+) -> None:
+    if form is not None and form not in FORMATS:
+        raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
+    if questions and of_labels:
+        raise typer.BadParameter(
+            "goes with none of --format, --create-labels and --suggestions", param_hint="--questions"
+        )
+    if report is not None and report.resolve() == file.resolve():
+        raise typer.BadParameter("the report would overwrite the file that is read", param_hint="--report")
 
 
 def _take_in_labels(
