@@ -11,7 +11,7 @@ from app.api.problems import malformed
 from app.db.session import UnitOfWork
 from app.db.tables import Domain
 from app.errors import DomainNotFound, IntentError, TaxonomyEmpty, TextRefused, TooManyLabels
-from app.intent.questions import AskedQuestion, new_question_ids
+from app.intent.questions import AskedQuestion, new_question_id
 from app.intent.text import text_hash
 from app.services import domains, taxonomy
 from app.services.domains import DEFAULT
@@ -96,12 +96,8 @@ def prepare(
 ) -> list[AskedQuestion | IntentError]:
     """The row of each prediction, masked and hashed, or why it cannot have one. Errors are passed on as they are."""
     known = {domain.name: domain for domain in work.read(domains.listing)}
-    ids = new_question_ids(len(predictions))
     moment = datetime.now(UTC)
-    return [
-        _row(work, secret, known, one, question_id, moment) if isinstance(one, Prediction) else one
-        for one, question_id in zip(predictions, ids, strict=True)
-    ]
+    return [_row(work, secret, known, one, moment) if isinstance(one, Prediction) else one for one in predictions]
 
 
 def _row(
@@ -109,7 +105,6 @@ def _row(
     secret: Secret,
     known: Mapping[str, Domain],
     prediction: Prediction,
-    question_id: str,
     moment: datetime,
 ) -> AskedQuestion | IntentError:
     domain = known.get(prediction.domain)
@@ -123,9 +118,9 @@ def _row(
         return error
     return AskedQuestion(
         domain_id=domain.id,
-        question_id=question_id,
+        question_id=new_question_id(),
         request_id=prediction.request_id,
-        body_hash=secret.of_body(_ONE.dump_json(prediction, exclude=_NOT_COMPARED)),
+        body_hash=secret.of_written_body(_ONE.dump_json(prediction, exclude=_NOT_COMPARED)),
         user_hash=secret.of_user(prediction.user_id),
         text=text if domain.keep_text else None,
         text_hash=text_hash(text) if domain.keep_text else text_hash(text, secret=secret.key),

@@ -37,28 +37,32 @@ class AskedQuestion:
 
 _numbering = threading.Lock()
 _last = 0
+_RANDOM_BYTES = 9 + 4
+# Random bytes for many ids are asked for at once: each call of the kernel lets another thread take this one's turn.
+_POOLED = 256
+_pool = b""
 
 
 def new_question_id() -> str:
     """A UUIDv7 (RFC 9562): sorts by the time it was made, within this process strictly; new rows lie together."""
-    return new_question_ids(1)[0]
-
-
-def new_question_ids(count: int) -> list[str]:
-    """So many of them, each after the one before."""
-    global _last
-    drawn = os.urandom(9 + 4 * count)
+    global _last, _pool
     with _numbering:
+        if not _pool:
+            _pool = os.urandom(_RANDOM_BYTES * _POOLED)
+        drawn, _pool = _pool[:_RANDOM_BYTES], _pool[_RANDOM_BYTES:]
         # 48 bits of milliseconds, then 74 random ones; a second id of one millisecond is the one before, plus a step.
         made = (time.time_ns() // 1_000_000 & (1 << 48) - 1) << 74 | int.from_bytes(drawn[:9], "big")
-        values = []
-        for place in range(9, 9 + 4 * count, 4):
-            _last = max(made, _last + 1 + int.from_bytes(drawn[place : place + 4], "big"))
-            values.append(_last)
-    return [_written(value) for value in values]
-
-
-def _written(value: int) -> str:
+        _last = max(made, _last + 1 + int.from_bytes(drawn[9:], "big"))
+        value = _last
     high, low = value >> 62, value & (1 << 62) - 1
     digits = f"{(high >> 12) << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0b10 << 62 | low:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _forget_the_pool() -> None:
+    # A child that was forked must not give out what its parent gives out, too.
+    global _pool
+    _pool = b""
+
+
+os.register_at_fork(after_in_child=_forget_the_pool)

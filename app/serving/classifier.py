@@ -23,6 +23,7 @@ INFERENCE_SIZE = 32
 # Characters of one request that are cleaned between two answers; more would make everybody wait, and go to a thread.
 CLEANED_AT_ONCE = 2_000
 DRAIN_POLL_SECONDS = 0.01
+_BODY = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,13 @@ class Asked:
     train_allowed: bool = True
 
 
-# Built once: `json.dumps` with options builds one for every call.
-_in_one_way = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
-
-
 class Secret:
     """The installation's key for hashes of what must be compared but not kept."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        # Begun once: setting up the key takes longer than hashing a question.
-        self._begun = {kind: hmac.new(key, f"{kind}\n".encode(), hashlib.sha256) for kind in ("user", "body")}
+        # Copied for each hash: the module's short form lets go of the interpreter, and gets it back behind all others.
+        self._begun = hmac.new(key, digestmod=hashlib.sha256)
 
     @property
     def key(self) -> bytes:
@@ -58,17 +55,18 @@ class Secret:
         """A user's keyed hash; equal users have equal hashes, and nobody without the key can try names."""
         return None if user_id is None else self._hash("user", user_id)
 
-    def of_body(self, body: Mapping[str, Any] | bytes) -> str:
-        """The keyed hash by which two requests with one id are compared, before anything is masked.
+    def of_body(self, body: Mapping[str, Any]) -> str:
+        """The keyed hash by which two requests with one id are compared, before anything is masked."""
+        return self._hash("body", _BODY.encode(body))
 
-        `bytes`: the body, written in one way already.
-        """
-        return self._hash("body", body if isinstance(body, bytes) else _in_one_way(body))
+    def of_written_body(self, body: bytes) -> str:
+        """As `of_body`, of a body that is always written in one way."""
+        return self._hash("body", body.decode())
 
-    def _hash(self, kind: str, value: str | bytes) -> str:
-        made = self._begun[kind].copy()
-        made.update(value if isinstance(value, bytes) else value.encode())
-        return made.hexdigest()
+    def _hash(self, kind: str, value: str) -> str:
+        keyed = self._begun.copy()
+        keyed.update(f"{kind}\n{value}".encode())
+        return keyed.hexdigest()
 
 
 def cleaned(raw: str) -> MaskedText:
