@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -208,6 +208,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         known_keys=known_keys,
         porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
+        take_in=bulk_intake(folder, turn),
         classifier=classifier,
         rule=opening_rule(settings),
         lease_seconds=settings.lease_seconds,
@@ -271,6 +272,19 @@ def _spool(settings: Settings) -> Spool | None:
         return Spool(settings.spool, max_bytes=settings.spool_max_bytes, max_rows=settings.spool_max_rows)
     except OSError as error:
         raise SetupError(f"the spool {settings.spool} cannot be written: {error.strerror}") from error
+
+
+def bulk_intake(
+    folder: Follower, turn: AbstractContextManager[object]
+) -> Callable[[UnitOfWork, Sequence[AskedQuestion]], list[intake.Logged]]:
+    """Writes many questions at once, with the caller's unit of work."""
+
+    def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
+        # Folding a thousand costs more than writing them, and nobody waits for it.
+        with folder.held(), turn:
+            return of_caller(intake.record, asked)
+
+    return take_in
 
 
 def fold_and_project(work: UnitOfWork) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -15,6 +16,7 @@ from app.db.guard import Guard
 from app.db.notices import Listener
 from app.db.session import UnitOfWork
 from app.errors import DomainNotFound, Malformed, NotFound
+from app.intent.questions import AskedQuestion
 from app.intent.text import normalise
 from app.remembered_keys import RememberedKeys
 from app.reporting import Reporter
@@ -61,6 +63,8 @@ class Services:
     known_keys: RememberedKeys
     porter: Follower
     log: LogWriter[Logged]
+    # Writes many at once, with the caller's unit of work, while folding waits.
+    take_in: Callable[[UnitOfWork, Sequence[AskedQuestion]], list[Logged]]
     guard: Guard
     classifier: Classifier[Logged | Spooled]
     rule: OpeningRule

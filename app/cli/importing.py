@@ -1,18 +1,14 @@
-"""Import labelled files into a domain."""
+"""Import files into a domain: labelled texts, or questions that another system answered."""
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 from sqlalchemy.orm import Session
 
+from app.cli.import_run import ImportRun, Slice, key_of, skipped
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
-from app.db.session import UnitOfWork
 from app.errors import IntentError
 from app.exchange.labelled import FORMATS, BadRow, LabelledRow, UnreadableFile, read_labelled
 from app.intent.masking import mask
@@ -23,8 +19,6 @@ app = typer.Typer()
 
 SLICE = 500
 MOST_SHOWN = 20
-
-Slice = tuple[list[imports.ImportRow], list[imports.RowReport]]
 
 
 @app.command("import")
@@ -44,61 +38,73 @@ def import_labelled(
         bool,
         typer.Option("--suggestions", help="Also take labels that only a model suggested and nobody answered."),
     ] = False,
+    questions: Annotated[
+        bool,
+        typer.Option(
+            "--questions", help="The rows are questions that another system answered, as for POST /questions."
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write what became of each row, as JSON lines.", dir_okay=False)
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew instead of where an import that broke off was left.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take labelled texts from elsewhere: our own forms, Label Studio, Argilla, doccano, Rasa.
+    """Take labelled texts from elsewhere: our own forms, Label Studio, Argilla, doccano, Rasa; or questions.
 
-    A good row goes in, a bad one is reported with its line. Run it again after a break: what is in stays as it is.
+    A good row goes in, a bad one is reported with its line. After a break the same command goes on where it was left.
 
     Exit status: 0 every row is in or holds no label, 1 some were refused or the file cannot be read.
     """
-    if form is not None and form not in FORMATS:
-        raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
-    if report is not None and report.resolve() == file.resolve():
-        raise typer.BadParameter("the report would overwrite the file that is read", param_hint="--report")
-    with ExitStack() as stack:
-        work = stack.enter_context(database(settings()))
-        rows_out = stack.enter_context(report.open("w", encoding="utf-8")) if report else None
-        total = imports.ImportReport()
+    _refuse_contradictions(
+        file, form, report, of_labels=bool(form or create_labels or suggestions), questions=questions
+    )
+    given = settings()
+    with database(given) as work:
+        key = key_of(file, "questions" if questions else "labels", form, create_labels, suggestions)
+        run: ImportRun[Any] = ImportRun(work, domain, key, restart, report)
         try:
-            rows = read_labelled(file, form=form, guesses=suggestions)
-            _take_in(work, _slices(rows), domain, create_labels, total, rows_out)
+            if questions:
+                from app.cli.importing_questions import take_in_questions
+
+                take_in_questions(run, file, given)
+            else:
+                _take_in_labels(run, file, form, create_labels, suggestions)
         except UnreadableFile as error:
             raise IntentError(f"{file}: {error}") from error
         finally:
-            _note(work, domain, file, total)
-    _say(total, as_json)
-    if total.counts["refused"]:
+            _note(run, file, "questions.import" if questions else "labels.import")
+    _say(run, as_json)
+    if run.total.counts["refused"]:
         raise typer.Exit(1)
 
 
-def _take_in(
-    work: UnitOfWork,
-    slices: Iterator[Slice],
-    domain: str,
-    create_labels: bool,
-    total: imports.ImportReport,
-    rows_out: TextIO | None,
+def _refuse_contradictions(
+    file: Path, form: str | None, report: Path | None, *, of_labels: bool, questions: bool
 ) -> None:
-    # On standard error: standard output is the report.
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        bar = progress.add_task("importing", total=None)
-        for good, left_out in slices:
-            taken = work(imports.take_in, domain, good, create_labels=create_labels)
-            for row in left_out:
-                taken.note(row.line, row.status, row.reason)
-            total.add(taken)
-            if rows_out is not None:
-                rows_out.writelines(_as_json(row) for row in sorted(taken.rows, key=lambda row: row.line))
-                rows_out.flush()
-            progress.advance(bar, len(taken.rows))
+    if form is not None and form not in FORMATS:
+        raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
+    if questions and of_labels:
+        raise typer.BadParameter(
+            "goes with none of --format, --create-labels and --suggestions", param_hint="--questions"
+        )
+    if report is not None and report.resolve() == file.resolve():
+        raise typer.BadParameter("the report would overwrite the file that is read", param_hint="--report")
 
 
-def _slices(rows: Iterator[LabelledRow | BadRow]) -> Iterator[Slice]:
+def _take_in_labels(
+    run: ImportRun[imports.ImportRow], file: Path, form: str | None, create_labels: bool, suggestions: bool
+) -> None:
+    def take(session: Session, rows: Sequence[imports.ImportRow]) -> imports.ImportReport:
+        return imports.take_in(session, run.domain, rows, create_labels=create_labels)
+
+    rows = read_labelled(file, form=form, guesses=suggestions)
+    run.take_in(lambda done: _slices(skipped(rows, done)), take)
+
+
+def _slices(rows: Iterator[LabelledRow | BadRow]) -> Iterator[Slice[imports.ImportRow]]:
     """Some hundred rows at a time: those to take in, masked, and those that are left out."""
     good: list[imports.ImportRow] = []
     left_out: list[imports.RowReport] = []
@@ -117,34 +123,26 @@ def _slices(rows: Iterator[LabelledRow | BadRow]) -> Iterator[Slice]:
         yield good, left_out
 
 
-def _as_json(row: imports.RowReport) -> str:
-    said = {"line": row.line, "status": row.status} | ({"reason": row.reason} if row.reason else {})
-    return json.dumps(said, ensure_ascii=False) + "\n"
-
-
-def _note(work: UnitOfWork, domain: str, file: Path, total: imports.ImportReport) -> None:
+def _note(run: ImportRun[Any], file: Path, action: str) -> None:
     """Put the import into the audit trail, also one that broke off, once anything came of it."""
-    if not total.counts:
+    if not run.total.counts:
         return
 
     def write(session: Session) -> None:
-        owner = domains.find(session, domain).id
-        audit.note(
-            session,
-            audit.COMMAND_LINE,
-            "labels.import",
-            sanitise(file.name),
-            domain_id=owner,
-            after=dict(sorted(total.counts.items())),
-        )
+        owner = domains.find(session, run.domain).id
+        after = dict(sorted(run.total.counts.items()))
+        audit.note(session, audit.COMMAND_LINE, action, sanitise(file.name), domain_id=owner, after=after)
 
-    work(write)
+    run.work(write)
 
 
-def _say(total: imports.ImportReport, as_json: bool) -> None:
+def _say(run: ImportRun[Any], as_json: bool) -> None:
+    total = run.total
     if as_json:
-        print_json({"counts": total.counts, "refused": total.refused})
+        print_json({"counts": total.counts, "refused": total.refused, "continued_after_rows": run.continued})
         return
+    if run.continued:
+        console.print(f"Continued after {run.continued:,} rows that an earlier run took in; all together:")
     console.print(", ".join(f"{count} {kind}" for kind, count in sorted(total.counts.items())) or "The file is empty.")
     for line, reason in total.refused[:MOST_SHOWN]:
         console.print(f"  line {line}: {reason}", markup=False)

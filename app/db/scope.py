@@ -89,7 +89,7 @@ def refuse_foreign(session: Session, domain_ids: Iterable[int]) -> None:
         OutOfScope: it is bounded to others.
     """
     if isinstance(session, ScopedSession):
-        for domain_id in domain_ids:
+        for domain_id in set(domain_ids):
             _refuse(domain_id, session.info[_ALLOWED])
 
 

@@ -13,10 +13,15 @@ ADDRESS: Final = "【地址】"
 _ENDS = "省市州盟区县旗镇乡村屯庄路街道巷弄号栋幢座室楼层园苑寓厦城庭湾府坊场"
 _STOPS = "在到是住寄送给的我你您他她它请把往了址吗呢吧啊这有说帮去个要为跟想问不没就还能们快递"
 _COUNTED = r"(?:[0-9]{1,4}[A-Za-z]?|[A-Za-z][0-9]{0,4}|[零〇一二三四五六七八九十百两]{1,5})"
-_PART = re.compile(
+_COUNT = (
     rf"(?P<count>(?<![0-9A-Za-z.]){_COUNTED}(?:[-–—][0-9]{{1,4}}[A-Za-z]?){{0,3}} ?)"
     r"(?P<counts>号楼|号院|号线|号|单元|段|栋|幢|座|室[0-9一二两三四五]?[厅卫]|室|房间|房|弄|巷|楼|层|街坊"
     r"|(?:(?<=[0-9A-Za-z])|(?<=[0-9A-Za-z] ))(?![0-9A-Za-z年月日天点时分秒个台元次件块条平%.:/]))"
+)
+# Every address holds a counted part: who looks for that alone is done with 单号1234567 in a tenth of the time.
+_COUNTED_PART = re.compile(_COUNT)
+_PART = re.compile(
+    rf"{_COUNT}"
     rf"|(?!(?<=[0-9])元)(?P<name>[^\W0-9A-Za-z_{_ENDS}{_STOPS}]{{0,8}})(?P<end>中心|[{_ENDS}]+)"
 )
 _HOUSES = frozenset({"号", "号院", "弄"})
@@ -52,6 +57,8 @@ def mask_addresses(text: str) -> str:
     (3栋2单元), or one of them behind a named estate or street (阳光小区3栋). Regions before it and rooms
     behind it belong to it. A town, a district, a street or an underground line alone is left.
     """
+    if not _COUNTED_PART.search(text):
+        return text
     pieces: list[str] = []
     done = 0
     for chain in _chains(text):

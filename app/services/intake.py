@@ -1,15 +1,14 @@
 """Write asked questions into the log, each request once: as they are answered, or later, from a spool."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, cast
+from typing import Final
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.db.scope import refuse_foreign
+from app.db.inserting import insert_rows
 from app.db.tables import Domain, UserQuestion
 from app.errors import NotFound, RequestIdConflict
 from app.intent.questions import AskedQuestion
@@ -18,11 +17,10 @@ from app.services import quarantine, tombstones
 # What the log holds of one question: the value just written, the row written before, or why neither.
 Logged = AskedQuestion | UserQuestion | RequestIdConflict
 
-_TABLE = cast(Table, UserQuestion.__table__)
-_FIELDS = [field.name for field in fields(AskedQuestion)]
-_COLUMNS = ["question" if name == "text" else name for name in _FIELDS]
+_FIELDS: Final = tuple(field.name for field in fields(AskedQuestion))
+_COLUMNS: Final = tuple("question" if name == "text" else name for name in _FIELDS)
 # An attribute each: `asdict` would copy every list of every answer.
-_values: Callable[[AskedQuestion], tuple[Any, ...]] = attrgetter(*_FIELDS)
+_values: Final = attrgetter(*_FIELDS)
 
 
 def record(session: Session, asked: Sequence[AskedQuestion]) -> list[Logged]:
@@ -121,11 +119,9 @@ def _insert(session: Session, questions: Iterable[AskedQuestion]) -> None:
     ordered = sorted(questions, key=_key)
     if not ordered:
         return
-    refuse_foreign(session, {question.domain_id for question in ordered})
-    given = {"created_at": datetime.now(UTC), "is_labeled": False, "training_status": "pending"}
-    rows = [dict(zip(_COLUMNS, _values(question), strict=True)) | given for question in ordered]
     # Not through the mapped class: this is every answer's way, and the way of mapped rows costs twice as much.
-    session.connection().execute(insert(_TABLE), rows)
+    columns = zip(*map(_values, ordered), strict=True)
+    insert_rows(session, UserQuestion, dict(zip(_COLUMNS, columns, strict=True)))
 
 
 def _earlier(session: Session, asked: Sequence[AskedQuestion]) -> dict[tuple[int, str], UserQuestion]:

@@ -64,6 +64,10 @@ class Secret:
         """The keyed hash by which two requests with one id are compared, before anything is masked."""
         return self._hash("body", _BODY.encode(body))
 
+    def of_written_body(self, body: bytes) -> str:
+        """As `of_body`, of a body that is always written in one way."""
+        return self._hash("body", body.decode())
+
     def _hash(self, kind: str, value: str) -> str:
         keyed = self._begun.copy()
         keyed.update(f"{kind}\n{value}".encode())

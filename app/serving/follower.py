@@ -3,9 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
+
+MOST_HELD_SECONDS = 2.0
+"""However many hold it, it does one piece of work in this time: what it follows must not wait for ever."""
 
 
 class Follower:
@@ -34,6 +38,9 @@ class Follower:
         self._rest = rest
         self._nudged = threading.Event()
         self._stopping = threading.Event()
+        self._holding = threading.Condition()
+        self._holders = 0
+        self._held_until = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -45,10 +52,25 @@ class Follower:
         """There is something to do."""
         self._nudged.set()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let it begin nothing while the block runs, and until `gather_seconds` later: somebody waits for an answer."""
+        with self._holding:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._holding:
+                self._holders -= 1
+                self._held_until = time.monotonic() + self._gather_seconds
+                self._holding.notify_all()
+
     def stop(self) -> None:
         """Finish what is there, then end the thread."""
         self._stopping.set()
         self._nudged.set()
+        with self._holding:
+            self._holding.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
@@ -59,8 +81,9 @@ class Follower:
             self._nudged.clear()
             last = self._stopping.is_set()
             try:
+                self._wait_for_holders()
                 while self._worked():
-                    pass
+                    self._wait_for_holders()
             except Exception as error:  # The edge of the thread: what is undone is found again the next time.
                 logger.warning("%s will try again: %s", self._thread.name, type(error).__name__)
             if last:
@@ -72,3 +95,13 @@ class Follower:
         if done and self._rest:
             self._stopping.wait((time.perf_counter() - started) * self._rest)
         return done
+
+    def _wait_for_holders(self) -> None:
+        deadline = time.monotonic() + MOST_HELD_SECONDS
+        with self._holding:
+            while not self._stopping.is_set():
+                now = time.monotonic()
+                until = deadline if self._holders else min(deadline, self._held_until)
+                if now >= until:
+                    return
+                self._holding.wait(until - now)

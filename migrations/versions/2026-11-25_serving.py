@@ -1,9 +1,9 @@
-"""Quarantine for questions that could not be logged after an outage, and the indexes that a million texts need.
+"""Quarantine for what could not be logged after an outage, how far imports have come, the indexes of a million texts.
 
 Revision: 2026_11_25_serving, after 2026_11_25_rules_keys_figures
 
-Expand only: the code that runs knows nothing of the new table and needs nothing of it, and the new indexes begin with
-the columns of those that go.
+Expand only: the code that runs knows nothing of the new tables and needs nothing of them, and the new indexes begin
+with the columns of those that go.
 """
 
 from typing import Any
@@ -43,6 +43,23 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_intent_quarantined_questions_user_hash"), "intent_quarantined_questions", ["user_hash"])
     op.create_index(op.f("ix_intent_quarantined_questions_asked_at"), "intent_quarantined_questions", ["asked_at"])
+    op.create_table(
+        "intent_file_imports",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("domain_id", Id, nullable=False),
+        sa.Column("key", HashText, nullable=False),
+        sa.Column("rows_done", sa.Integer(), nullable=False),
+        sa.Column("counts", Json, nullable=False),
+        sa.Column("refused", Json, nullable=False),
+        sa.Column("report_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.Column("finished_at", UtcDateTime(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["domain_id"], ["intent_domains.id"], name=op.f("fk_intent_file_imports_domain_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_intent_file_imports")),
+        sa.UniqueConstraint("domain_id", "key", name=op.f("uq_intent_file_imports_domain_id_key")),
+        **OPTIONS,
+    )
     # The new ones first: MySQL keeps an index that begins with the column of a foreign key.
     op.create_index(
         op.f("ix_intent_texts_domain_id_state_priority_id"), "intent_texts", ["domain_id", "state", "priority", "id"]
@@ -68,3 +85,4 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_intent_texts_domain_id_is_gold_state_priority"), "intent_texts")
     op.drop_index(op.f("ix_intent_texts_domain_id_state_priority_id"), "intent_texts")
     op.drop_table("intent_quarantined_questions")
+    op.drop_table("intent_file_imports")

@@ -105,3 +105,37 @@ def test_stopping_does_what_is_there_and_ends_the_thread() -> None:
 
 def test_stopping_what_never_started_is_nothing() -> None:
     Follower(Pile(), every_seconds=60, name="test").stop()
+
+
+def test_while_it_is_held_it_begins_nothing_and_afterwards_it_does_all() -> None:
+    pile = Pile()
+    follower = Follower(pile, every_seconds=60, name="test")
+    follower.start()
+    _until(lambda: pile.calls == 1)
+    with follower.held(), follower.held():
+        pile.pieces = 3
+        follower.nudge()
+        time.sleep(0.1)
+        assert pile.pieces == 3
+    _until(lambda: pile.pieces == 0)
+    follower.stop()
+
+
+def test_whoever_holds_it_for_ever_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.follower.MOST_HELD_SECONDS", 0.02)
+    pile = Pile(3)
+    follower = Follower(pile, every_seconds=60, name="test")
+    with follower.held():
+        follower.start()
+        _until(lambda: pile.pieces == 0)
+        follower.stop()
+
+
+def test_stopped_while_it_is_held_it_finishes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.follower.MOST_HELD_SECONDS", 3600.0)
+    pile = Pile(3)
+    follower = Follower(pile, every_seconds=60, name="test")
+    with follower.held():
+        follower.start()
+        follower.stop()
+        assert pile.pieces == 0

@@ -6,6 +6,7 @@ from app.db.tables.base import Base, now
 from app.db.tables.batches import BatchItem, TrainingBatch
 from app.db.tables.counters import Counter
 from app.db.tables.domains import Domain
+from app.db.tables.imports import FileImport
 from app.db.tables.keys import ApiKey
 from app.db.tables.labels import Label
 from app.db.tables.quarantine import QuarantinedQuestion
@@ -23,6 +24,7 @@ __all__ = [
     "BatchItem",
     "Counter",
     "Domain",
+    "FileImport",
     "JobRun",
     "KeywordRule",
     "Label",
