@@ -44,8 +44,10 @@ class Loaded:
 class Runtime:
     """One per process. Readers take `find(domain)` without a lock: the mapping is replaced, never changed."""
 
-    def __init__(self, artifacts: Path) -> None:
+    def __init__(self, artifacts: Path, *, threads: int = 1) -> None:
+        """`threads`: how many compute one answer of a model that can use more than one."""
         self._artifacts = artifacts
+        self._threads = threads
         self._loaded: Mapping[str, Loaded] = {}
         self._scorers: OrderedDict[str, Scorer] = OrderedDict()
         # By domain and revision, which is never given twice.
@@ -113,7 +115,7 @@ class Runtime:
     def _scorer(self, digest: str) -> Scorer:
         known = self._scorers.get(digest)
         if known is None:
-            known = _prove(self._artifacts / digest, digest)
+            known = _prove(self._artifacts / digest, digest, self._threads)
             self._scorers[digest] = known
         self._scorers.move_to_end(digest)
         in_use = {loaded.release.artifact_digest for loaded in self._loaded.values() if loaded.release.artifact_digest}
@@ -123,11 +125,11 @@ class Runtime:
         return known
 
 
-def _prove(folder: Path, digest: str) -> Scorer:
+def _prove(folder: Path, digest: str, threads: int) -> Scorer:
     """Digest first, before anything is parsed; then load; then the reference answers: "loaded" is not "correct"."""
     try:
         verify(folder, digest)
-        scorer = load_scorer(folder)
+        scorer = load_scorer(folder, threads=threads)
         check_reference_answers(scorer, folder)
         scorer.probabilities(WARM_UP)
     except LibraryMissing as error:
