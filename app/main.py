@@ -303,7 +303,7 @@ def open_runtime(settings: Settings) -> Runtime:
     """The models of this process; their artifacts come from the store that the settings name."""
     found: list[Runtime] = []
     store = open_store(settings, kept=lambda: found[0].kept_digests)
-    runtime = Runtime(store.fetch)
+    runtime = Runtime(store.fetch, threads=settings.threads_each)
     found.append(runtime)
     return runtime
 

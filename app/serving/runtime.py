@@ -46,9 +46,13 @@ class Loaded:
 class Runtime:
     """One per process. Readers take `find(domain)` without a lock: the mapping is replaced, never changed."""
 
-    def __init__(self, artifacts: Path | Callable[[str], Path]) -> None:
-        """`artifacts`: the folder of artifacts, or what fetches one by its digest to a folder of this machine."""
+    def __init__(self, artifacts: Path | Callable[[str], Path], *, threads: int = 1) -> None:
+        """`artifacts`: the folder of artifacts, or what fetches one by its digest to a folder of this machine.
+
+        `threads`: how many compute one answer of a model that can use more than one.
+        """
         self._fetch = FolderStore(artifacts).fetch if isinstance(artifacts, Path) else artifacts
+        self._threads = threads
         self._loaded: Mapping[str, Loaded] = {}
         self._scorers: OrderedDict[str, Scorer] = OrderedDict()
         # By domain and revision, which is never given twice.
@@ -144,7 +148,7 @@ class Runtime:
         with self._switching:
             known = self._scorers.get(digest)
         if known is None:
-            known = _prove(self._fetch, digest)
+            known = _prove(self._fetch, digest, self._threads)
         with self._switching:
             self._scorers[digest] = known
             self._scorers.move_to_end(digest)
@@ -166,12 +170,12 @@ def _is_overtaken(serving: Loaded | None, release: Release) -> bool:
     return serving is not None and serving.release.state.epoch > release.state.epoch
 
 
-def _prove(fetch: Callable[[str], Path], digest: str) -> Scorer:
+def _prove(fetch: Callable[[str], Path], digest: str, threads: int) -> Scorer:
     """Digest first, before anything is parsed; then load; then the reference answers: "loaded" is not "correct"."""
     try:
         folder = fetch(digest)
         verify(folder, digest)
-        scorer = load_scorer(folder)
+        scorer = load_scorer(folder, threads=threads)
         check_reference_answers(scorer, folder)
         scorer.probabilities(WARM_UP)
     except LibraryMissing as error:

@@ -146,3 +146,13 @@ def test_doctor_is_content_where_the_libraries_are(context: JobContext) -> None:
     assert list(libraries(Patient(context.settings, context.work))) == []
     train_encoder(context)
     assert list(libraries(Patient(context.settings, context.work))) == []
+
+
+def test_a_worker_s_threads_are_those_of_its_models(context: JobContext) -> None:
+    train_encoder(context)
+    runtime = Runtime(context.settings.artifacts, threads=2)
+    runtime.swap(context.work.read(domains.release, domain_id(context.work)))
+
+    [scorer] = runtime._scorers.values()
+    options = scorer._session.get_session_options()  # type: ignore[attr-defined]
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)

@@ -35,7 +35,7 @@ PAGE = 4096
 # Every so many mutations one follows a flip instead of coming before it: it loads two artifacts for it.
 AFTER_FLIP_EVERY = 250
 LOOKS = 3
-QUESTIONS = tuple(MaskedText(text) for texts in TEXTS.values() for text in texts)
+QUESTIONS = tuple(MaskedText(texts[0]) for texts in TEXTS.values())
 
 Files = dict[str, bytes]
 Damage = Callable[[Path, Files, random.Random], None]
