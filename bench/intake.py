@@ -89,7 +89,9 @@ def run(*, quick: bool) -> Result:
 def _rounds(ours: str, anchor: str, folder: Path, slices: int) -> list[Round]:
     rng = random.Random(1)
     written, bare = connect(ours), connect(anchor)
-    with _served(ours, folder) as (host, port):
+    with ExitStack() as stack, _served(ours, folder) as (host, port):
+        for engine in (written, bare):
+            stack.callback(engine.dispose)
         _send(host, port, _bodies(rng, 2))
         _wait_until_folded(written)
         pattern = _stored(written)
@@ -106,8 +108,6 @@ def _rounds(ours: str, anchor: str, folder: Path, slices: int) -> list[Round]:
             found.append(Round(*(SLICE * slices / seconds for seconds in (answered, folded, took))))
         count = _one(written, "SELECT count(*) FROM intent_user_questions")
         assert count == SLICE * (2 + slices * ROUNDS), f"{count} rows were written"
-    written.dispose()
-    bare.dispose()
     return found
 
 
@@ -268,9 +268,7 @@ def _databases(backend: str, folder: Path) -> Iterator[tuple[str, str]]:
         _prepare(urls)
         yield urls[0], urls[1]
         return
-    from tests import servers
-
-    with servers.postgresql() as server:
+    with _postgresql() as server:
         names = ["ours", "anchor"]
         engine = connect(server).execution_options(isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
@@ -280,6 +278,20 @@ def _databases(backend: str, folder: Path) -> Iterator[tuple[str, str]]:
         urls = [server.removesuffix("/postgres") + f"/{name}" for name in names]
         _prepare(urls)
         yield urls[0], urls[1]
+
+
+@contextmanager
+def _postgresql() -> Iterator[str]:
+    # The server of the tests. It does not wait for the disk: a wait for both sides would only make them alike.
+    import pytest
+
+    from tests import servers
+
+    try:
+        with servers.postgresql() as server:
+            yield server
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        raise CannotRun(str(error)) from error
 
 
 def _prepare(urls: list[str]) -> None:

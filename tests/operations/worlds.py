@@ -33,7 +33,7 @@ from app.db.tables import (
 )
 from app.errors import IntentError
 from app.scorers.artifact import verify
-from app.services import activations, annotations, audit, batches, queue, runs
+from app.services import activations, annotations, audit, batches, file_imports, queue, runs
 from tests.builders import ask, domain_of, label, make_labelled_texts, make_version
 from tests.serving.artifacts import Artifact
 
@@ -71,6 +71,7 @@ def fill(work: UnitOfWork, artifacts: Path, *made: Artifact) -> None:
 
         work(register)
     work(_loose_rows, questions)
+    work(_import_half)
     work(
         runs.report_replica,
         "host:1",
@@ -78,6 +79,12 @@ def fill(work: UnitOfWork, artifacts: Path, *made: Artifact) -> None:
         domain_id=work.read(lambda session: domain_of(session).id),
         epoch=len(made),
     )
+
+
+def _import_half(session: Session) -> None:
+    place, so_far = file_imports.begin(session, "default", "e" * 64)
+    so_far.refuse(3, "text is empty")
+    file_imports.advance(session, place, 500, 2**33, so_far)
 
 
 def queue_for(session: Session, labeler_id: str) -> list[queue.QueueItem]:
