@@ -14,7 +14,7 @@ from app.db.session import UnitOfWork, connect
 from app.db.tables import AuditEvent, Base, ModelVersion, Text, TrainingBatch
 from app.intent.selection import is_gold_candidate
 from app.intent.text import MaskedText, text_hash
-from app.main import opening_rule
+from app.main import opening_rule, replay_each
 from app.operations import forgetting, restore, tombstone_file
 from app.operations.backup import back_up
 from app.services import audit, batches, imports, tombstones
@@ -24,6 +24,7 @@ from jobs.training import train_next
 from tests.api.conftest import LOOP, Service, served
 from tests.builders import ask, column, make_labelled_texts
 from tests.operations.worlds import LABELS, busy, check_invariants, fill
+from tests.serving.spooling import question
 
 CANARY = "金丝雀飞过了黄昏的屋顶唱歌"
 USER = "canary-user-4711"
@@ -52,6 +53,9 @@ def everywhere(service: Service) -> None:
     )
     service.label(external, LABELS[0])
     service.http.request("DELETE", f"{LOOP}/questions/{external}/label", params={"labeler_id": "ana"})
+    # Answered while the database was away, and refused when it was back.
+    refused = question(1, text=MaskedText(canary(9)), method="guessed", user_hash=service.services.secret.of_user(USER))
+    assert replay_each(service.services.work, [refused]).quarantined == 1
     rows = [imports.ImportRow(1, MaskedText(canary(8)), LABELS[1])]
     service.services.work(imports.take_in, "default", rows)
     service.classify(canary(8), user_id=USER)

@@ -148,6 +148,18 @@ def test_a_frame_whose_bytes_changed_is_not_handed_on_and_its_file_is_kept(tmp_p
     assert [path.name for path in (tmp_path / "spool").glob("*/*.damaged")] == ["00000001.damaged"]
 
 
+def test_a_whole_frame_that_is_no_question_stops_nothing_and_is_kept(spool: Spool, tmp_path: Path) -> None:
+    spool._own.append([encoded(question(1)), b'{"of": "another release"}', b"[]", encoded(question(2))])
+    assert [one.request_id for one in drained(spool)] == ["r1", "r2"]
+    assert spool.rows == 0
+    assert len(list((tmp_path / "spool").glob("*/*.damaged"))) == 1
+
+
+def test_a_frame_with_a_field_that_nobody_knows_any_more_is_read(spool: Spool) -> None:
+    spool._own.append([encoded(question(1)).replace(b'{"domain_id"', b'{"colour":"red","domain_id"')])
+    assert drained(spool)[0].request_id == "r1"
+
+
 def test_nothing_beyond_the_bounds_is_kept_and_what_is_there_stays(tmp_path: Path) -> None:
     size = len(encoded(question(1))) + HEADER.size
     by_bytes = opened(tmp_path / "a", max_bytes=3 * size + 10)
