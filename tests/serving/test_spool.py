@@ -13,7 +13,8 @@ import pytest
 from app.errors import SpoolFull
 from app.intent.questions import AskedQuestion
 from app.serving import spool as spooling
-from app.serving.spool import HEADER, Spool, decoded, encoded, scan, size_of, waiting
+from app.serving.frames import HEADER, MARK, decoded, encoded, scan
+from app.serving.spool import Spool, size_of, waiting
 from tests.serving.spooling import question
 
 ROOM = 1 << 20
@@ -123,7 +124,7 @@ def test_a_torn_last_frame_is_cut_and_counted(tmp_path: Path, cut: int) -> None:
     whole = segment.read_bytes()
     torn = encoded(question(3))
     with segment.open("ab") as file:
-        file.write((HEADER.pack(spooling.MARK, len(torn), 0) + torn)[:cut])
+        file.write((HEADER.pack(MARK, len(torn), 0) + torn)[:cut])
     living = opened(tmp_path)
     assert living.adopt() == 2
     assert living.torn == 1
