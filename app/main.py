@@ -227,9 +227,9 @@ def _log_database(
         names = {loaded.release.state.domain_id: name for name, loaded in runtime.loaded.items()}
         metrics.logged((names.get(question.domain_id, OTHER), question.method) for question in new)
 
-    def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
+    def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged | Exception]:
         with turn, metrics.writing():
-            logged = work(intake.record, asked)
+            logged = record_each(work, asked)
         # What was logged before is answered again, and counted once.
         count(question for question, row in zip(asked, logged, strict=True) if row is question)
         return logged
@@ -245,6 +245,24 @@ def _log_database(
             work(intake.ready)
 
     return Database(write, replay, ask, is_outage)
+
+
+def record_each(work: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged | Exception]:
+    """Log these in one transaction; if one of them is refused, each in its own, with the error in its place."""
+    try:
+        return list(work(intake.record, asked))
+    except SQLAlchemyError as error:
+        if len(asked) == 1 or is_outage(error):
+            raise
+    results: list[intake.Logged | Exception] = []
+    for question in asked:
+        try:
+            results += work(intake.record, [question])
+        except SQLAlchemyError as error:
+            if is_outage(error):
+                raise
+            results.append(error)
+    return results
 
 
 def replay_each(work: UnitOfWork, spooled: Sequence[AskedQuestion]) -> intake.Replay:

@@ -1,35 +1,26 @@
 """Keep answered questions on the disk while the database cannot take them: framed, checksummed, bounded, in order.
 
-A folder for each process, held by a lock that ends with it, with numbered segments of frames. A frame is a mark, the
-length and the CRC-32 of its payload, and the payload: one question as JSON. Whoever gets the lock of a dead process's
-folder hands its questions on.
+A folder for each process, held by a lock that ends with it, with numbered segments of frames. Whoever gets the lock of
+a dead process's folder hands its questions on.
 """
 
 import fcntl
-import json
 import logging
 import os
 import shutil
-import struct
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from app.errors import SpoolFull
 from app.intent.questions import AskedQuestion
-from app.intent.text import MaskedText
+from app.serving.frames import HEADER, decoded, encoded, framed, scan
 
 logger = logging.getLogger(__name__)
 
-MARK = b"ILs1"
-HEADER = struct.Struct("<4sII")
 SEGMENT_BYTES = 8 * 1024 * 1024
 # Request ids whose first answer is found again while it waits: about 20 MB at most.
 MOST_KNOWN = 100_000
@@ -41,66 +32,13 @@ DAMAGED = ".damaged"
 Key = tuple[int, str]
 
 
-def encoded(question: AskedQuestion) -> bytes:
-    """One question as the payload of a frame."""
-    values = asdict(question)
-    values["asked_at"] = question.asked_at.isoformat()
-    return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def decoded(payload: bytes) -> AskedQuestion:
-    """What `encoded` gave."""
-    values: dict[str, Any] = json.loads(payload)
-    values["asked_at"] = datetime.fromisoformat(values["asked_at"])
-    values["text"] = None if values["text"] is None else MaskedText(values["text"])
-    return AskedQuestion(**values)
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """The frames of one segment: offsets of their payloads, with lengths; and where whole ones end.
-
-    `damaged`: places within, before further whole frames, that hold none: no crash leaves that, only a bad disk.
-    """
-
-    frames: list[tuple[int, int]]
-    whole: int
-    damaged: int
-
-
-def scan(data: bytes) -> Scanned:
-    """Find the whole frames of a segment."""
-    frames: list[tuple[int, int]] = []
-    at = whole = damaged = 0
-    while at < len(data):
-        if (length := _frame_at(data, at)) is not None:
-            frames.append((at + HEADER.size, length))
-            at = whole = at + HEADER.size + length
-            continue
-        found = data.find(MARK, at + 1)
-        while found != -1 and _frame_at(data, found) is None:
-            found = data.find(MARK, found + 1)
-        if found == -1:
-            break
-        damaged += 1
-        at = found
-    return Scanned(frames, whole, damaged)
-
-
-def _frame_at(data: bytes, at: int) -> int | None:
-    """The length of the payload of the whole frame that begins here, if one does."""
-    if at + HEADER.size > len(data):
-        return None
-    mark, length, checksum = HEADER.unpack_from(data, at)
-    payload = memoryview(data)[at + HEADER.size : at + HEADER.size + length]
-    return length if mark == MARK and len(payload) == length and zlib.crc32(payload) == checksum else None
-
-
 class Pile:
     """The folder of one process, whose lock we hold: appended to at one end, handed on from the other."""
 
     def __init__(self, folder: Path, lock: int) -> None:
         self.folder = folder
+        # One thread appends, another hands on; what it has loaded is its own.
+        self._turn = threading.Lock()
         self.rows = 0
         self.torn = 0
         self._lock_file = lock
@@ -120,14 +58,19 @@ class Pile:
         Raises:
             OSError: the disk does not take them. Nothing of them counts.
         """
+        with self._turn:
+            return self._append(payloads)
+
+    def _append(self, payloads: Sequence[bytes]) -> list[tuple[Path, int, int]]:
         segment = self._opened()
         assert self._open is not None
         before, places, parts = self._open_size, [], []
         at = before
         for payload in payloads:
-            parts += [HEADER.pack(MARK, len(payload), zlib.crc32(payload)), payload]
-            places.append((segment, at + HEADER.size, len(payload)))
-            at += HEADER.size + len(payload)
+            frame = framed(payload)
+            parts.append(frame)
+            at += len(frame)
+            places.append((segment, at - len(payload), len(payload)))
         try:
             _write_all(self._open, b"".join(parts))
             os.fdatasync(self._open)
@@ -156,7 +99,8 @@ class Pile:
     def drop(self, count: int) -> None:
         """Let go of the oldest so many: what holds them now is committed."""
         del self._head[:count]
-        self.rows -= count
+        with self._turn:
+            self.rows -= count
         if not self._head and self._head_loaded:
             self._remove_head()
 
@@ -192,20 +136,29 @@ class Pile:
             self._open = None
 
     def _load_head(self) -> None:
-        path = self._segments[0]
-        # It is read to its end: what comes now goes into another one.
-        if len(self._segments) == 1:
-            self._close_segment()
+        with self._turn:
+            path = self._segments[0]
+            # It is read to its end: what comes now goes into another one.
+            if len(self._segments) == 1:
+                self._close_segment()
         data = path.read_bytes()
         found = scan(data)
-        if found.damaged:
-            logger.error("a spool is damaged in %d places; what could not be read is kept beside it", found.damaged)
-        self._head = [decoded(data[at : at + length]) for at, length in found.frames]
-        self._head_damaged = bool(found.damaged)
+        damaged = found.damaged
+        for at, length in found.frames:
+            try:
+                self._head.append(decoded(data[at : at + length]))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                # Whole, and yet no question: of another release, say. It must not stop the others.
+                damaged += 1
+                self.rows -= 1
+        if damaged:
+            logger.error("a spool is damaged in %d places; what could not be read is kept beside it", damaged)
+        self._head_damaged = bool(damaged)
         self._head_loaded = True
 
     def _remove_head(self) -> None:
-        path = self._segments.pop(0)
+        with self._turn:
+            path = self._segments.pop(0)
         if self._head_damaged:
             path.rename(path.with_suffix(DAMAGED))
         else:
@@ -215,7 +168,10 @@ class Pile:
 
 
 class Spool:
-    """All that waits on this machine: this process's own pile, and those that it took over from dead ones."""
+    """All that waits on this machine: this process's own pile, and those that it took over from dead ones.
+
+    One thread appends and finds, another one peeks, drops and adopts.
+    """
 
     def __init__(self, root: Path, *, max_bytes: int, max_rows: int) -> None:
         self._root = root
@@ -231,8 +187,7 @@ class Spool:
     @property
     def rows(self) -> int:
         """How many questions wait here, adopted ones too."""
-        with self._lock:
-            return sum(pile.rows for pile in (self._own, *self._adopted))
+        return sum(pile.rows for pile in (self._own, *self._adopted))
 
     @property
     def bytes(self) -> int:
@@ -242,8 +197,7 @@ class Spool:
     @property
     def torn(self) -> int:
         """How many torn last frames were cut."""
-        with self._lock:
-            return self._torn_before + sum(pile.torn for pile in (self._own, *self._adopted))
+        return self._torn_before + sum(pile.torn for pile in (self._own, *self._adopted))
 
     @property
     def is_full(self) -> bool:
@@ -260,12 +214,12 @@ class Spool:
         size = sum(map(len, payloads)) + HEADER.size * len(payloads)
         if self.rows + len(payloads) > self._max_rows or self.bytes + size > self._max_bytes:
             raise SpoolFull("the database does not answer, and the spool is full")
+        try:
+            places = self._own.append(payloads)
+        except OSError as error:
+            logger.error("the spool cannot be written: %s", error.strerror)
+            raise SpoolFull("the database does not answer, and the spool's disk takes nothing") from error
         with self._lock:
-            try:
-                places = self._own.append(payloads)
-            except OSError as error:
-                logger.error("the spool cannot be written: %s", error.strerror)
-                raise SpoolFull("the database does not answer, and the spool's disk takes nothing") from error
             for question, place in zip(questions, places, strict=True):
                 if question.request_id is not None:
                     self._known[question.domain_id, question.request_id] = place
@@ -291,23 +245,21 @@ class Spool:
 
     def peek(self, most: int) -> list[AskedQuestion]:
         """The oldest that wait, in the order in which they were answered; adopted ones come first."""
-        with self._lock:
-            for pile in (*self._adopted, self._own):
-                if found := pile.peek(most):
-                    return found
-            return []
+        for pile in (*self._adopted, self._own):
+            if found := pile.peek(most):
+                return found
+        return []
 
     def drop(self, count: int) -> None:
         """Let go of what `peek` gave: it is committed. Whoever dies before this hands it on twice, which is no harm."""
-        with self._lock:
-            for pile in (*self._adopted, self._own):
-                if pile.peek(1):
-                    pile.drop(count)
-                    break
-            for pile in [pile for pile in self._adopted if not pile.rows]:
-                self._torn_before += pile.torn
-                self._adopted.remove(pile)
-                pile.end()
+        for pile in (*self._adopted, self._own):
+            if pile.peek(1):
+                pile.drop(count)
+                break
+        for pile in [pile for pile in self._adopted if not pile.rows]:
+            self._torn_before += pile.torn
+            self._adopted.remove(pile)
+            pile.end()
 
     def adopt(self) -> int:
         """Take over what dead processes left; how many questions that is."""
@@ -318,8 +270,7 @@ class Spool:
             else:
                 self._torn_before += pile.torn
                 pile.end()
-        with self._lock:
-            self._adopted += taken
+        self._adopted += taken
         return sum(pile.rows for pile in taken)
 
     def has_room(self) -> bool:
@@ -339,10 +290,9 @@ class Spool:
 
     def close(self) -> None:
         """Give the locks back: what waits is handed on by another process, or by the next one."""
-        with self._lock:
-            for pile in (self._own, *self._adopted):
-                pile.end()
-            self._adopted = []
+        for pile in (self._own, *self._adopted):
+            pile.end()
+        self._adopted = []
 
 
 def size_of(root: Path) -> int:

@@ -9,8 +9,10 @@ from app.db.session import UnitOfWork, connect
 from app.db.sqlite_library import DRIVER
 from app.main import installation_secret
 from app.serving.classifier import Secret
+from app.serving.spool import Spool
 from tests.builders import ask
 from tests.cli.conftest import Run
+from tests.serving.spooling import question
 
 NEED_A_DATABASE = [("backup", "copy"), ("forget", "--question", "x")]
 
@@ -125,6 +127,18 @@ def test_forget_says_what_it_takes_and_what_stays(asked, empty_folder):
     )
     again = asked("forget", "--user", "4711")
     assert (again.status, again.out.split(".")[0]) == (0, "No such question is here")
+
+
+def test_forget_refuses_while_answers_wait_in_a_spool(asked, empty_folder):
+    spool = Spool(empty_folder / "data" / "spool", max_bytes=1 << 20, max_rows=100)
+    spool.append([question(1), question(2)])
+    said = asked("forget", "--user", "4711")
+    assert (said.status, len(said.sentences)) == (1, 1)
+    assert "2 answered questions wait" in said.sentences[0]
+    assert asked("forget", "--user", "4711", "--dry-run").status == 0
+    spool.drop(len(spool.peek(2)))
+    assert asked("forget", "--user", "4711").status == 0
+    spool.close()
 
 
 def test_restored_backup_forgets_what_was_forgotten_since(asked, empty_folder):

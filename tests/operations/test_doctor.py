@@ -15,15 +15,28 @@ from sqlalchemy import delete, text, update
 from app.db.schema import head
 from app.db.session import UnitOfWork, connect
 from app.db.sqlite_library import DRIVER
-from app.db.tables import ApiKey, AuditEvent, Domain, JobRun, ModelVersion, Replica, TrainingBatch, UserQuestion, now
+from app.db.tables import (
+    ApiKey,
+    AuditEvent,
+    Domain,
+    JobRun,
+    ModelVersion,
+    QuarantinedQuestion,
+    Replica,
+    TrainingBatch,
+    UserQuestion,
+    now,
+)
 from app.operations import artifact_store, check_database, check_machine
 from app.operations.doctor import examine, is_well
 from app.operations.findings import Finding, Patient
-from app.services import audit, runs
+from app.services import audit, quarantine, runs
+from app.serving.spool import Spool
 from app.settings import Settings
 from tests.builders import ask
 from tests.operations.worlds import content, days_ago, fill
 from tests.serving.artifacts import Artifact
+from tests.serving.spooling import question
 
 SECRET = "a secret of the tests, long enough"
 
@@ -36,6 +49,7 @@ def well(url: str, folder: Path, *made: Artifact) -> Iterator[Patient]:
     work = UnitOfWork(engine)
     fill(work, settings.artifacts, *made)
     work(lambda session: session.execute(delete(JobRun)))
+    work(lambda session: session.execute(delete(QuarantinedQuestion)))
     work(lambda session: session.execute(update(TrainingBatch).values(training_status="completed")))
     work(runs.report_replica, "host:2", role="clock")
     work(audit.seal, secret=SECRET.encode())
@@ -154,6 +168,20 @@ def test_harm_to_the_loop_is_found(local: Patient, harm, check: str, level: str,
     harm(local)
     said = [finding for finding in found(local) if finding.check == check]
     assert any(finding.level == level and words in finding.says and finding.advice for finding in said), said
+
+
+def test_what_was_answered_and_is_no_row_is_found(local: Patient) -> None:
+    root = local.settings.spool
+    spool = Spool(root, max_bytes=1 << 20, max_rows=100)
+    spool.append([question()])
+    [folder] = root.iterdir()
+    (folder / "00000009.damaged").touch()
+    local.work(quarantine.keep, question(), reason=quarantine.REFUSED)
+    says = [(finding.level, finding.says) for finding in examine(local) if finding.check == "spool"]
+    assert [level for level, _ in says] == ["warn", "warn", "fail"]
+    assert [word in text for word, (_, text) in zip(("1 refused", "wait on this", "1 files"), says, strict=True)]
+    assert all(finding.advice for finding in examine(local) if finding.check == "spool")
+    spool.close()
 
 
 def test_audit_trail_that_was_altered_is_found(local: Patient) -> None:

@@ -25,6 +25,7 @@ from app.db.tables import (
     Lease,
     ModelActivation,
     ModelVersion,
+    QuarantinedQuestion,
     RuleSet,
     Text,
     Tombstone,
@@ -107,6 +108,12 @@ def _loose_rows(session: Session, questions: list[str]) -> None:
                last_used_at=now())
     )  # fmt: skip
     session.add(Counter(domain_id=domain.id, day=date(2026, 2, 28), name="asked", key="退货 > 申请", value=2**40))
+    session.add(
+        QuarantinedQuestion(
+            question_id="q", domain_id=domain.id, request_id="é", body_hash="f" * 64, asked_at=now(), reason="refused",
+            frame={"text": "留下 😀"},
+        )
+    )  # fmt: skip
     session.add(Tombstone(kind="question", value="gone", created_by="ana"))
     audit.note(session, audit.COMMAND_LINE, "rule.create", "1", domain_id=domain.id, after={"keyword": "é"})
     session.flush()

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
 from app.db.session import UnitOfWork, database_time
 from app.db.tables import Domain, QuarantinedQuestion, UserQuestion
-from app.main import replay_each
+from app.main import record_each, replay_each
 from app.services import intake, quarantine, tombstones
 from app.services.tombstones import Stone
 from tests.serving.spooling import question
@@ -94,6 +95,15 @@ def test_what_no_database_takes_stops_nothing_and_is_kept(work: UnitOfWork, doma
     assert kept(work) == [("r2", domain_id, quarantine.REFUSED), ("r3", None, quarantine.DOMAIN_GONE)]
     frame = work.read(lambda session: session.get(QuarantinedQuestion, broken.question_id)).frame
     assert (frame["method"], frame["text"]) == ("guessed", "怎么退货 😀 2")
+
+
+def test_a_row_that_is_refused_takes_no_other_answer_with_it(work: UnitOfWork, domain_id: int) -> None:
+    asked = [question(number, domain_id=domain_id) for number in range(3)]
+    asked[1] = question(1, domain_id=domain_id, method="guessed")
+    first, refused, third = record_each(work, asked)
+    assert (first, third) == (asked[0], asked[2])
+    assert isinstance(refused, DBAPIError)
+    assert set(rows(work)) == {"r0", "r2"}
 
 
 @pytest.mark.parametrize("kind", ["user", "user here", "question", "before", "before here"])

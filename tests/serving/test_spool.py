@@ -13,7 +13,8 @@ import pytest
 from app.errors import SpoolFull
 from app.intent.questions import AskedQuestion
 from app.serving import spool as spooling
-from app.serving.spool import HEADER, Spool, decoded, encoded, scan, size_of, waiting
+from app.serving.frames import HEADER, MARK, decoded, encoded, scan
+from app.serving.spool import Spool, size_of, waiting
 from tests.serving.spooling import question
 
 ROOM = 1 << 20
@@ -123,7 +124,7 @@ def test_a_torn_last_frame_is_cut_and_counted(tmp_path: Path, cut: int) -> None:
     whole = segment.read_bytes()
     torn = encoded(question(3))
     with segment.open("ab") as file:
-        file.write((HEADER.pack(spooling.MARK, len(torn), 0) + torn)[:cut])
+        file.write((HEADER.pack(MARK, len(torn), 0) + torn)[:cut])
     living = opened(tmp_path)
     assert living.adopt() == 2
     assert living.torn == 1
@@ -146,6 +147,18 @@ def test_a_frame_whose_bytes_changed_is_not_handed_on_and_its_file_is_kept(tmp_p
     assert [one.request_id for one in drained(living)] == ["r1", "r3"]
     living.close()
     assert [path.name for path in (tmp_path / "spool").glob("*/*.damaged")] == ["00000001.damaged"]
+
+
+def test_a_whole_frame_that_is_no_question_stops_nothing_and_is_kept(spool: Spool, tmp_path: Path) -> None:
+    spool._own.append([encoded(question(1)), b'{"of": "another release"}', b"[]", encoded(question(2))])
+    assert [one.request_id for one in drained(spool)] == ["r1", "r2"]
+    assert spool.rows == 0
+    assert len(list((tmp_path / "spool").glob("*/*.damaged"))) == 1
+
+
+def test_a_frame_with_a_field_that_nobody_knows_any_more_is_read(spool: Spool) -> None:
+    spool._own.append([encoded(question(1)).replace(b'{"domain_id"', b'{"colour":"red","domain_id"')])
+    assert drained(spool)[0].request_id == "r1"
 
 
 def test_nothing_beyond_the_bounds_is_kept_and_what_is_there_stays(tmp_path: Path) -> None:

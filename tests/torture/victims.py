@@ -18,13 +18,17 @@ from app.db.session import UnitOfWork, connect
 from app.services import domains
 from bench.result import CannotRun
 from tests import servers
+from tests.torture.proxy import Proxy
 
 # What can be done to each, in the order in which it is done.
 HARMS = {
     "sqlite": ("locked", "emptied"),
-    "postgresql": ("stopped", "paused", "read_only"),
-    "mariadb": ("stopped", "paused", "read_only"),
+    "postgresql": ("stopped", "paused", "read_only", "slow", "swallowed", "broken"),
+    "mariadb": ("stopped", "paused", "read_only", "slow", "swallowed", "broken"),
 }
+
+
+SLOW_SECONDS = 0.7
 
 
 class Victim:
@@ -89,6 +93,9 @@ class Server(Victim):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._port = servers.free_port()
+        # Clients go through it.
+        self._proxy = Proxy(self._port)
 
     def run(self) -> None:
         """Start it and wait until it answers."""
@@ -104,8 +111,21 @@ class Server(Victim):
         """Stop all of its processes where they are: its machine goes on acknowledging."""
         self._signal(signal.SIGSTOP)
 
+    def slow(self) -> None:
+        """Every answer takes its time."""
+        self._proxy.delay_seconds = SLOW_SECONDS
+
+    def swallowed(self) -> None:
+        """Nothing arrives, and nothing is refused."""
+        self._proxy.swallowing = True
+
+    def broken(self) -> None:
+        """Every connection ends, once."""
+        self._proxy.break_all()
+
     def heal(self) -> None:
         assert self._process is not None
+        self._proxy.heal()
         self._signal(signal.SIGCONT)
         if self._process.poll() is not None:
             self.run()
@@ -117,6 +137,7 @@ class Server(Victim):
 
     def end(self) -> None:
         """Leave no process behind."""
+        self._proxy.close()
         if self._process is not None and self._process.poll() is None:
             self._signal(signal.SIGCONT)
             self._process.terminate()
@@ -148,13 +169,14 @@ class Postgresql(Server):
         initdb, server = servers._program("initdb", bin_folder), servers._program("postgres", bin_folder)
         if initdb is None or server is None:
             raise CannotRun("PostgreSQL is not installed on this machine")
-        user, data, port = servers._unprivileged(), folder / "data", servers.free_port()
+        user, data, port = servers._unprivileged(), folder / "data", self._port
         made = [initdb, "-D", str(data), "-U", "intentloop", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
         subprocess.run(servers._as(user, made), check=True, capture_output=True, cwd=folder)
         options = ["listen_addresses=127.0.0.1", "max_connections=200", "shared_buffers=64MB"]
         chosen = [part for option in options for part in ("-c", option)]
         self.start = servers._as(user, [server, "-D", str(data), "-p", str(port), "-k", str(folder), *chosen])
-        self.url = self.admin_url = f"postgresql+psycopg://intentloop@127.0.0.1:{port}/postgres"
+        self.admin_url = f"postgresql+psycopg://intentloop@127.0.0.1:{port}/postgres"
+        self.url = f"postgresql+psycopg://intentloop@127.0.0.1:{self._proxy.port}/postgres"
 
     def stopped(self) -> None:
         assert self._process is not None
@@ -177,14 +199,14 @@ class Mariadb(Server):
         install, server = servers._program("mariadb-install-db", "/usr/bin"), servers._program("mariadbd", "/usr/sbin")
         if install is None or server is None:
             raise CannotRun("MariaDB is not installed on this machine")
-        user, data, port = servers._unprivileged(), folder / "data", servers.free_port()
+        user, data, port = servers._unprivileged(), folder / "data", self._port
         made = [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
         subprocess.run(servers._as(user, [*made, "--skip-test-db"]), check=True, capture_output=True, cwd=folder)
         options = [f"--datadir={data}", f"--port={port}", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
         options += ["--bind-address=127.0.0.1", "--skip-log-bin", "--innodb-buffer-pool-size=64M"]
         self.start = servers._as(user, [server, "--no-defaults", *options])
         self.admin_url = f"mysql+pymysql://root@127.0.0.1:{port}/"
-        self.url = f"mysql+pymysql://service:service@127.0.0.1:{port}/intentloop"
+        self.url = f"mysql+pymysql://service:service@127.0.0.1:{self._proxy.port}/intentloop"
 
     def prepare(self) -> None:
         self._say(
