@@ -423,3 +423,21 @@ def test_start_while_the_database_is_away_and_nothing_is_remembered_fails(runtim
     wanted.broken = ConnectionError("away")
     with pytest.raises(ConnectionError):
         _watch(runtime, wanted).start(remembered=lambda: [])
+
+
+def test_replica_goes_on_saying_what_it_serves_while_a_slow_load_goes_on(
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "REPORT_SECONDS", 0.0)
+    slow.open.set()
+    wanted = Wanted(release(artifact))
+    watcher = _watch(Runtime(slow), wanted)
+    watcher.look()
+    slow.open.clear()
+    wanted.releases = [release(other_artifact, epoch=2)]
+    for _ in range(3):
+        watcher.look(patience_seconds=0)
+    slow.open.set()
+    watcher.look()
+    assert [report[1:] for report in wanted.reports[:3]] == [(1, None, False)] * 3
+    assert wanted.reports[-1][1:] == (2, None, False)
