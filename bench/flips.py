@@ -60,6 +60,8 @@ class Size:
     flips: int = FLIPS // ROUNDS
     requests: int = LEAST_REQUESTS // ROUNDS
     steady: int = LEAST_REQUESTS // ROUNDS // 2
+    # Between two flips; None: so that the requests come in meanwhile.
+    pause_seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -131,12 +133,12 @@ def run(*, quick: bool) -> Result:
         raise CannotRun(f"INTENTLOOP_BENCH_BREAK is one of {', '.join(running.BROKEN)}")
     figures: dict[str, float] = {}
     bars: dict[str, Bar] = {}
-    for database in DATABASES:
-        if wanted and database not in wanted:
+    for kind in DATABASES:
+        if wanted and kind not in wanted:
             continue
-        with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, _database(database, Path(name)) as url:
+        with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, database(kind, Path(name)) as url:
             seen, verdict = measure(Path(name), url, size, broken=broken)
-        report(database, size, seen, verdict, figures, bars)
+        report(kind, size, seen, verdict, figures, bars)
     return Result(figures, bars)
 
 
@@ -148,7 +150,9 @@ def sized(flips: int) -> Size:
     )
 
 
-def measure(folder: Path, url: str, size: Size, *, broken: str | None = None, seed: int = 0) -> tuple[Seen, Verdict]:
+def measure(
+    folder: Path, url: str, size: Size, *, broken: str | None = None, seed: int = 0, with_damage: bool = True
+) -> tuple[Seen, Verdict]:
     """All rounds, and what is to be said of all answers."""
     world, seen = World(folder, url, seed), Seen()
     try:
@@ -158,7 +162,8 @@ def measure(folder: Path, url: str, size: Size, *, broken: str | None = None, se
             for _ in range(size.rounds):
                 _round(world, ports, seen, size)
             seen.memory = (before, running.memory_bytes(pids))
-            seen.damaged = _damaged(world, ports)
+            if with_damage:
+                seen.damaged = _damaged(world, ports)
         return seen, judge(seen.answers, world.history, world.signatures, failures=seen.failures)
     finally:
         world.close()
@@ -177,8 +182,10 @@ def _warm_up(world: World, ports: list[int], seen: Seen, size: Size) -> None:
 def _round(world: World, ports: list[int], seen: Seen, size: Size) -> None:
     with Clients(ports, CLIENTS) as steady:
         _wait_for(steady, size.steady)
-    per_second = len(steady.answers) / (steady.answers[-1].end - steady.answers[0].start)
-    pause = size.requests / per_second / size.flips
+    pause = size.pause_seconds
+    if pause is None:
+        per_second = len(steady.answers) / (steady.answers[-1].end - steady.answers[0].start)
+        pause = size.requests / per_second / size.flips
     with Clients(ports, CLIENTS) as flipping:
         for _ in range(size.flips):
             world.flip()
@@ -209,7 +216,7 @@ def _damaged(world: World, ports: list[int]) -> Verdict:
     versions.swap_bytes(world.store, world.digest_of(bad), world.digest_of(other))
     with Clients(ports, CLIENTS) as clients:
         world.flip_to(bad)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 3
         while world.status_of(bad) != "failed" and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)
@@ -254,7 +261,8 @@ def report(
 
 
 @contextmanager
-def _database(kind: str, folder: Path) -> Iterator[str]:
+def database(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of a fresh database of this kind."""
     if kind == "sqlite":
         yield f"sqlite:///{folder / 'intentloop.db'}"
         return

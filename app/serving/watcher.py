@@ -136,6 +136,9 @@ class Watcher:
             self._say(failed.release, self._errors.get(state.name), corrupt=False, at_once=False)
         elif not self._is_loading(state.name):
             self._begin(state)
+        elif loaded is not None:
+            # However long it takes: who says nothing counts as gone.
+            self._say(loaded.release, None, corrupt=False, at_once=False)
 
     def _is_loading(self, name: str) -> bool:
         if name in self._loading and not self._loading[name][0].is_alive():

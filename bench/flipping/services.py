@@ -41,13 +41,15 @@ def services(
                 stack.enter_context(_service(folder, url, f"service-{number}", broken=broken))
                 for number in range(workers)
             ]
-        yield [port for port, _ in started], [pid for _, leader in started for pid in _family(leader)]
+        for port, leader in started:
+            _wait_until_ready(port, leader, folder)
+        yield [port for port, _ in started], [pid for _, leader in started for pid in _family(leader.pid)]
 
 
 @contextmanager
 def _service(
     folder: Path, url: str, name: str, *, workers: int | None = None, broken: str | None = None
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     port = _free_port()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("INTENTLOOP_")}
     given = {"DATA_DIR": folder, "DATABASE_URL": url, "PORT": port, "LOG_LEVEL": "warning"}
@@ -61,8 +63,7 @@ def _service(
             [sys.executable, *command], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _wait_until_ready(port, process, folder / f"{name}.log")
-        yield port, process.pid
+        yield port, process
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -73,11 +74,12 @@ def _service(
         process.wait()
 
 
-def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise CannotRun(f"the service did not start: {log.read_text(errors='replace')[-1000:]}")
+            said = "".join(log.read_text(errors="replace")[-500:] for log in sorted(folder.glob("*.log")))
+            raise CannotRun(f"the service did not start: {said}")
         with suppress(httpx.TransportError):
             if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).is_success:
                 return

@@ -150,6 +150,18 @@ def test_wrong_bytes_in_the_store_are_refused_and_nothing_of_them_is_kept(
     assert list((two.local / ".workshop").iterdir()) == []
 
 
+def test_manifest_that_is_not_the_registered_one_is_not_believed_about_what_to_read(
+    machine: Open, made: Path, artifact: Artifact, monkeypatch: Any
+) -> None:
+    machine("one").publish(made)
+    _change_the_manifest(machine("one"), artifact.digest)
+    two, read = machine("two"), []
+    monkeypatch.setattr(two, "_receive", lambda *given: read.append(given))
+    with pytest.raises(ArtifactCorrupt, match="manifest differs"):
+        two.fetch(artifact.digest)
+    assert read == []
+
+
 def test_transfer_that_broke_once_is_read_again(
     machine: Open, made: Path, artifact: Artifact, monkeypatch: Any
 ) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from app.artifacts.folder import publish
+from app.artifacts.store import ArtifactUnavailable
 from app.intent.cascade import decide_many
 from app.intent.rules import Rule
 from app.intent.text import MaskedText
@@ -233,3 +235,69 @@ def test_a_rule_set_is_compiled_once_for_all_releases_that_serve_it(runtime: Run
     first = tier_of(2, 1)
     assert tier_of(3, 2) is not first
     assert tier_of(4, 1) is first
+
+
+def test_epoch_that_was_overtaken_while_it_loaded_is_never_served(
+    runtime: Runtime, store: Path, artifact: Artifact, other_artifact: Artifact
+) -> None:
+    other_artifact.installed_in(store)
+    assert runtime.swap(release(artifact, epoch=3, version="default-v3"))
+    assert not runtime.swap(release(other_artifact, epoch=2, version="default-v2"))
+    assert runtime.find("default").release.version == "default-v3"  # type: ignore[union-attr]
+
+
+def test_release_that_nobody_wants_any_more_is_not_switched_to_but_kept(
+    runtime: Runtime, store: Path, other_artifact: Artifact
+) -> None:
+    other_artifact.installed_in(store)
+    wanted = release(other_artifact, epoch=2)
+    assert not runtime.has(wanted)
+    assert not runtime.swap(wanted, still_wanted=lambda: False)
+    assert runtime.find("default").release.state.epoch == 1  # type: ignore[union-attr]
+    assert runtime.has(wanted)
+
+
+def test_what_flips_leave_behind_is_freed_as_soon_as_no_request_holds_it(
+    store: Path, artifact: Artifact, tmp_path: Path
+) -> None:
+    """Two hundred flips over many versions: the scorers that live are those that are kept, and those that are held."""
+    import gc
+    import weakref
+
+    from app.scorers.ngram import NgramScorer
+    from bench.flipping.versions import constant_artifact
+
+    labels = {f"label {number}": number for number in range(1, 9)}
+    digests = []
+    for number, label in enumerate(labels):
+        made = constant_artifact(tmp_path / f"made-{number}", labels, label)
+        store.mkdir(exist_ok=True)
+        digests.append(publish(made, store))
+    runtime, alive = Runtime(store), weakref.WeakSet()
+    held = None
+    for number in range(200):
+        digest = digests[number * 3 % len(digests)]
+        one = Artifact(store / digest, digest, tuple(labels.values()))
+        runtime.swap(release(one, epoch=number + 1, paths={i: path for path, i in labels.items()}))
+        alive.update(scorer for scorer in runtime._scorers.values() if isinstance(scorer, NgramScorer))
+        if number == 5:
+            held = runtime.find("default")
+    gc.collect()
+    assert len(runtime._scorers) <= KEPT_SCORERS + 1
+    assert len(alive) == len(runtime._scorers) + 1
+    assert held is not None
+    assert decide_many([MaskedText("x")], held.tiers, threshold=0.1)[0].label_id == (5 * 3 % 8) + 1
+    del held
+    gc.collect()
+    assert len(alive) == len(runtime._scorers)
+
+
+def test_store_that_is_out_of_reach_is_no_fault_of_the_artifact(runtime: Runtime, other_artifact: Artifact) -> None:
+    def out_of_reach(_: str) -> Path:
+        raise ArtifactUnavailable("the artifact store does not answer: Timeout")
+
+    runtime._fetch = out_of_reach
+    with pytest.raises(LoadFailed, match="out of reach") as refused:
+        runtime.swap(release(other_artifact, epoch=2))
+    assert not refused.value.corrupt
+    assert _label(runtime, "手机开不了机") == LABELS[0]

@@ -1,12 +1,16 @@
 """The watcher: it follows what is wanted, tells what is served, and does not hammer what cannot be loaded."""
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.artifacts.store import ArtifactUnavailable
 from app.intent.releases import DomainState, Release
 from app.serving import watcher as watching
 from app.serving.runtime import Runtime
@@ -260,3 +264,180 @@ def test_service_that_starts_with_a_damaged_artifact_knows_the_domain_and_answer
     recovered = runtime.find(wanted.state.name)
     assert recovered is not None
     assert recovered.release == wanted
+
+
+class SlowStore:
+    """Fetches like a folder, when it is let; or says that it is out of reach."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.open = threading.Event()
+        self.asked = 0
+        self.away = False
+
+    def __call__(self, digest: str) -> Path:
+        self.asked += 1
+        if self.away:
+            raise ArtifactUnavailable("the artifact store does not answer: Timeout")
+        assert self.open.wait(20)
+        return self.folder / digest
+
+
+@pytest.fixture
+def slow(tmp_path: Path, artifact: Artifact, other_artifact: Artifact) -> SlowStore:
+    for one in (artifact, other_artifact):
+        one.installed_in(tmp_path / "artifacts")
+    return SlowStore(tmp_path / "artifacts")
+
+
+def test_slow_load_of_one_domain_holds_up_neither_another_nor_the_look(
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact
+) -> None:
+    runtime = Runtime(slow)
+    second = replace(release(None), state=DomainState(2, "second", "single_label", True, 0, 0))
+    wanted = Wanted(release(artifact), second)
+    watcher = _watch(runtime, wanted)
+    watcher.look(patience_seconds=0)
+    watcher.look(patience_seconds=0)
+    assert (slow.asked, runtime.find("default")) == (1, None)
+    assert runtime.find("second") is not None
+    slow.open.set()
+    _until(lambda: runtime.find("default"))
+    watcher.look()
+    assert wanted.loads == 2
+
+
+def test_start_on_a_slow_store_knows_the_domain_and_says_that_its_version_loads(
+    slow: SlowStore, artifact: Artifact, stopped: list[Watcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "START_PATIENCE_SECONDS", 0.05)
+    runtime = Runtime(slow)
+    watcher = _watch(runtime, Wanted(release(artifact)))
+    stopped.append(watcher)
+    watcher.start()
+    loaded = runtime.find("default")
+    assert loaded is not None
+    assert (loaded.release.version, loaded.tiers) == (None, ())
+    assert "loaded" in watcher.errors["default"]
+    slow.open.set()
+    _until(lambda: runtime.find("default").release.version == "default-v1")  # type: ignore[union-attr]
+    _until(lambda: watcher.errors == {})
+
+
+def test_flip_that_comes_while_another_loads_wins_and_the_overtaken_one_never_serves(
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact, stopped: list[Watcher]
+) -> None:
+    slow.open.set()
+    runtime = Runtime(slow)
+    wanted = Wanted(release(artifact))
+    watcher = _watch(runtime, wanted)
+    watcher.look()
+    slow.open.clear()
+    served: list[str | None] = []
+    swap = runtime.swap
+
+    def noted(given: Release, **more: Any) -> bool:
+        done = swap(given, **more)
+        served.append(given.version if done else None)
+        return done
+
+    runtime.swap = noted  # type: ignore[method-assign]
+    wanted.releases = [release(other_artifact, epoch=2, version="default-v2")]
+    watcher.look(patience_seconds=0)
+    wanted.releases = [release(artifact, epoch=3, version="default-v3")]
+    slow.open.set()
+    _until(lambda: served)
+    watcher.look()
+    assert served == [None, "default-v3"]
+    assert runtime.find("default").release.version == "default-v3"  # type: ignore[union-attr]
+
+
+def test_store_out_of_reach_is_tried_again_soon_and_then_seldom_and_the_version_is_not_blamed(
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.open.set()
+    wanted = Wanted(release(artifact))
+    watcher = _watch(Runtime(slow), wanted)
+    watcher.look()
+    wanted.releases = [release(other_artifact, epoch=2)]
+    slow.away, moment = True, [1000.0]
+    monkeypatch.setattr(watching.time, "monotonic", lambda: moment[0])
+    tries = []
+    for _ in range(400):
+        before = slow.asked
+        watcher.look(patience_seconds=60)
+        if slow.asked > before:
+            tries.append(round(moment[0] - 1000.0, 1))
+        moment[0] += 0.25
+    assert tries == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0]
+    assert not any(corrupt for *_, corrupt in wanted.reports)
+    assert "out of reach" in watcher.errors["default"]
+
+
+def test_epoch_that_goes_back_in_the_database_is_not_followed_and_is_told(
+    runtime: Runtime, artifact: Artifact, other_artifact: Artifact, tmp_path: Path
+) -> None:
+    other_artifact.installed_in(tmp_path / "artifacts")
+    wanted = Wanted(release(artifact, epoch=5, version="default-v5"))
+    watcher = _watch(runtime, wanted)
+    watcher.look()
+    wanted.releases = [release(other_artifact, epoch=4, version="default-v4")]
+    watcher.look()
+    assert runtime.find("default").release.version == "default-v5"  # type: ignore[union-attr]
+    assert "epoch 4" in watcher.errors["default"]
+    wanted.releases = [release(other_artifact, epoch=6, version="default-v6")]
+    watcher.look()
+    assert runtime.find("default").release.version == "default-v6"  # type: ignore[union-attr]
+    assert watcher.errors == {}
+
+
+def test_nudge_is_followed_at_once(
+    runtime: Runtime, artifact: Artifact, other_artifact: Artifact, tmp_path: Path, stopped: list[Watcher]
+) -> None:
+    other_artifact.installed_in(tmp_path / "artifacts")
+    wanted = Wanted(release(artifact))
+    watcher = _watch(runtime, wanted, poll_seconds=600)
+    stopped.append(watcher)
+    watcher.start()
+    wanted.releases = [release(other_artifact, epoch=2, version="default-v2")]
+    watcher.nudge()
+    _until(lambda: runtime.find("default").release.version == "default-v2")  # type: ignore[union-attr]
+
+
+def test_start_while_the_database_is_away_serves_what_is_remembered_until_it_is_back(
+    runtime: Runtime, artifact: Artifact, other_artifact: Artifact, tmp_path: Path, stopped: list[Watcher]
+) -> None:
+    other_artifact.installed_in(tmp_path / "artifacts")
+    wanted = Wanted(release(other_artifact, epoch=8, version="default-v8"))
+    wanted.broken = ConnectionError("away")
+    watcher = _watch(runtime, wanted)
+    stopped.append(watcher)
+    watcher.start(remembered=lambda: [release(artifact, epoch=7, version="default-v7")])
+    assert runtime.find("default").release.version == "default-v7"  # type: ignore[union-attr]
+    wanted.broken = None
+    _until(lambda: runtime.find("default").release.version == "default-v8")  # type: ignore[union-attr]
+
+
+def test_start_while_the_database_is_away_and_nothing_is_remembered_fails(runtime: Runtime) -> None:
+    wanted = Wanted()
+    wanted.broken = ConnectionError("away")
+    with pytest.raises(ConnectionError):
+        _watch(runtime, wanted).start(remembered=lambda: [])
+
+
+def test_replica_goes_on_saying_what_it_serves_while_a_slow_load_goes_on(
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "REPORT_SECONDS", 0.0)
+    slow.open.set()
+    wanted = Wanted(release(artifact))
+    watcher = _watch(Runtime(slow), wanted)
+    watcher.look()
+    slow.open.clear()
+    wanted.releases = [release(other_artifact, epoch=2)]
+    for _ in range(3):
+        watcher.look(patience_seconds=0)
+    slow.open.set()
+    watcher.look()
+    assert [report[1:] for report in wanted.reports[:3]] == [(1, None, False)] * 3
+    assert wanted.reports[-1][1:] == (2, None, False)
