@@ -62,6 +62,10 @@ format: $(VENV)/.full ## Format the code and mend what ruff can mend
 bench: $(VENV)/.full ## List the benchmarks; make bench NAME=… runs one
 	@$(BIN)/python -m bench $(NAME) $(ARGS)
 
+.PHONY: torture
+torture: $(VENV)/.full ## Run the long tortures, all of them: hours; make torture NAME=… runs one
+	@$(BIN)/python -m tests.torture $(or $(NAME),--all) $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and every cache; data stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* *.egg-info
