@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from app.errors import DomainNotFound, TextRefused, Unavailable
 from app.intent.cascade import Decision, decide_many
@@ -82,13 +82,19 @@ def cleaned(raw: str) -> MaskedText:
         raise TextRefused(str(error)) from error
 
 
+class Log(Protocol[Logged]):
+    """Takes decided questions, and gives what holds each of them now, or an error in its place."""
+
+    async def submit(self, items: Sequence[AskedQuestion]) -> list[Logged | BaseException]: ...
+
+
 class Classifier(Generic[Logged]):
     """Decides by what the runtime has loaded, and hands every decision to the log before it is an answer."""
 
     def __init__(
         self,
         runtime: Runtime,
-        log: GreedyBatcher[AskedQuestion, Logged],
+        log: Log[Logged],
         secret: Secret,
         *,
         capacity: int,
