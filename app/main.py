@@ -189,7 +189,9 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         return 0
 
     watcher = _watcher(settings, work, runtime)
-    classifier = Classifier(runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look)
+    classifier: Classifier[intake.Logged] = Classifier(
+        runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look
+    )
     return Services(
         engine=engine,
         work=work,
