@@ -31,6 +31,8 @@ from bench.result import Bar, CannotRun, Result
 from tests.torture.ledger import Ledger, check
 
 CLIENTS: Final = 8
+# Between a client's look at its connection and the arrival of its request lies a network.
+NETWORK_SECONDS: Final = 0.01
 ROUNDS: Final = 100
 QUICK_ROUNDS: Final = 4
 READY_SECONDS: Final = 120.0
@@ -132,6 +134,7 @@ class Client(threading.Thread):
         return made
 
     def _ask(self, connection: http.client.HTTPConnection, text: str) -> None:
+        time.sleep(NETWORK_SECONDS)
         started = time.monotonic()
         try:
             connection.request("POST", "/classify", json.dumps({"text": text}), {"Content-Type": "application/json"})
