@@ -1,4 +1,4 @@
-"""What clients were told, beside what the database holds: a 2xx without its row is lost, a question with two is doubled."""
+"""What clients were told, beside what the database holds: a 2xx without its row is lost, one with two is doubled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Acknowledged:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that clients saw, from any number of threads. Every text is asked under one id, or once without any."""
+    """What clients saw, from any number of threads. Every text is asked under one id, or once without any."""
 
     answers: list[Acknowledged] = field(default_factory=list)
     # Answers by status; 0 stands for a connection that broke.
