@@ -172,9 +172,6 @@ class Settings(BaseSettings):
         description="address space (MiB) of a trainer: beyond it its batch fails; without it a trainer that takes all "
         "memory may have the service killed",
     )
-    train_nice: int = Field(
-        10, ge=0, le=19, description="how far a trainer steps back behind the service on the same cores; 0: not at all"
-    )
     retry_delays_seconds: tuple[float, ...] = Field(
         (60.0, 300.0, 1500.0),
         description="a failed batch is tried again after these, then only with a new label",

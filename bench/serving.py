@@ -21,6 +21,8 @@ Afterwards the rows are counted: as many as there were answers.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import inspect
 import json
 import os
 import shutil
@@ -79,7 +81,10 @@ class BareAnswer(BaseModel):
 
 def bare() -> FastAPI:
     """The artifact behind HTTP, and nothing else."""
-    scorer = load_scorer(Path(os.environ[_ARTIFACT]))
+    # As many threads as ours is given; a form that cannot use them is not asked.
+    named = {"threads": int(os.environ["INTENTLOOP_THREADS"])}
+    options: Any = named if "threads" in inspect.signature(load_scorer).parameters else {}
+    scorer = load_scorer(Path(os.environ[_ARTIFACT]), **options)
 
     def work(texts: Sequence[str]) -> list[list[tuple[int, float]]]:
         answers = scorer.probabilities(texts)
@@ -251,20 +256,21 @@ def _report(name: str, model: str, compared: Compared, figures: dict[str, float]
 
 def _artifact(model: str, folder: Path) -> tuple[Path, str, Path]:
     """The artifact's folder, its digest, and a file of texts, one a line."""
-    place = folder / model
     if model == "ngram":
-        artifact, texts = installation.train_ngram(place), installation.sample_texts()
+        artifact, texts = installation.train_ngram(folder / model), installation.sample_texts()
+        digest = hashlib.sha256((artifact / "manifest.json").read_bytes()).hexdigest()
     else:
         try:
-            from bench import minilm
+            minilm: Any = importlib.import_module("bench.minilm")
         except ImportError as error:
             raise CannotRun(f"MiniLM cannot be exported here: {error}") from error
-        place.mkdir()
-        artifact, texts = place / "artifact", installation.sample_texts()
-        minilm.artifact(artifact)
+        store = folder / model
+        store.mkdir()
+        digest = minilm.artifact(store)
+        artifact, texts = store / digest, minilm.questions()
     listed = folder / f"{model}.txt"
     listed.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    return artifact, hashlib.sha256((artifact / "manifest.json").read_bytes()).hexdigest(), listed
+    return artifact, digest, listed
 
 
 @contextmanager

@@ -38,13 +38,11 @@ def train(
     progress: Callable[[float, str], None],
     wanted: Callable[[], bool],
     timeout_seconds: float,
-    nice: int = 0,
     memory_mb: int | None = None,
 ) -> None:
     """Run `python -m trainer` until it has written its artifact to `out`.
 
     Args:
-        nice: how far it steps back behind whoever answers people, 0 to 19.
         memory_mb: address space that it may take; without it what the machine gives.
 
     Raises:
@@ -62,7 +60,7 @@ def train(
             # Its own group, so that stopping it stops what it started.
             start_new_session=True,
         )
-    _bound(process.pid, nice, memory_mb)
+    _bound(process.pid, memory_mb)
     reader = threading.Thread(target=_follow, args=(process, progress), daemon=True)
     deadline = time.monotonic() + timeout_seconds
     try:
@@ -81,15 +79,13 @@ def train(
         raise TrainerFailed(_reason(process.returncode, errors))
 
 
-def _bound(pid: int, nice: int, memory_mb: int | None) -> None:
-    """Give a process that has just begun, and all that it will start, its place among the others.
+def _bound(pid: int, memory_mb: int | None) -> None:
+    """Bound what a process that has just begun, and each that it will start, may take.
 
     From outside: code that ran between fork and exec would run in a process whose other threads are gone.
     """
     # It may have ended already; then its status says why.
     with suppress(ProcessLookupError):
-        if nice and hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PGRP, pid, nice)
         if memory_mb is not None and hasattr(resource, "prlimit"):
             resource.prlimit(pid, resource.RLIMIT_AS, (memory_mb * 2**20, memory_mb * 2**20))
 

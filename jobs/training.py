@@ -170,7 +170,6 @@ def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) ->
             progress=lambda progress, stage: claim.note(progress * TRAINER_SHARE, stage),
             wanted=lambda: claim.wanted,
             timeout_seconds=context.settings.train_timeout_seconds,
-            nice=context.settings.train_nice,
             memory_mb=context.settings.train_memory_mb,
         )
         claim.enter("evaluating", TRAINER_SHARE, "proving")

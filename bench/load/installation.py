@@ -168,7 +168,7 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Pat
 
 
 def memory_mb(leader: int) -> list[float]:
-    """The proportional memory (PSS, MiB) of each process of this group, the first one first."""
+    """The proportional memory (PSS, MiB) of this process and of each that it started, itself first."""
     found = []
     for entry in _group(leader):
         with suppress(OSError):
@@ -178,7 +178,7 @@ def memory_mb(leader: int) -> list[float]:
 
 
 def cpu_seconds(leader: int) -> float:
-    """What the living processes of this group have taken of the processor until now."""
+    """What this process and the living ones that it started have taken of the processor until now."""
     ticks = 0
     for entry in _group(leader):
         with suppress(OSError):
@@ -188,11 +188,13 @@ def cpu_seconds(leader: int) -> float:
 
 
 def _group(leader: int) -> list[Path]:
-    found = []
-    for entry in sorted(
-        (entry for entry in Path("/proc").iterdir() if entry.name.isdigit()), key=lambda e: int(e.name)
-    ):
-        with suppress(OSError):
-            if os.getpgid(int(entry.name)) == leader:
-                found.append(entry)
-    return found
+    """The processes that this one started, and those that they did, itself first."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [leader]
+    for pid in found:
+        found.extend(sorted(child for child, parent in parents.items() if parent == pid))
+    return [Path("/proc") / str(pid) for pid in found]

@@ -145,7 +145,8 @@ def install(service: Service, artifact: Artifact) -> None:
         activations.activate(session, version.version, by="test", reason="test")
 
     service.services.work(activate)
-    wait_for(lambda: service.classify("预热")["model_version"])
+    # Not a promise of time: the first version reads the dictionary, on a machine that may be busy.
+    wait_for(lambda: service.classify("预热")["model_version"], 60)
 
 
 @dataclass(frozen=True)

@@ -246,3 +246,18 @@ def test_a_slow_domain_does_not_stop_another_one(parts: Parts, artifact: Artifac
         return [*answered, *await held]
 
     assert [row.intents for row in asyncio.run(run())] == [[LABELS[1]], []]
+
+
+def test_log_keeps_five_labels_or_as_many_as_were_asked_for(parts: Parts, tmp_path: Path) -> None:
+    loaded = parts.runtime.loaded["default"]
+    topk = tuple((label_id, 0.1) for label_id in (1, 2, 3) * 3)
+
+    class Wide:
+        name, fuses = "discriminative", ()
+
+        def judge_many(self, texts: Sequence[str], _: Sequence[Any]) -> list[Any]:
+            return [Verdict("discriminative", 1, 0.1, topk) for _ in texts]
+
+    parts.runtime._loaded = {**parts.runtime.loaded, "default": Loaded(loaded.release, (Wide(),))}
+    kept = [len(parts.ask("手机开不了机", topk=asked)[0].topk) for asked in (1, 5, 7, 20)]
+    assert kept == [5, 5, 7, 9]
