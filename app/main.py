@@ -6,17 +6,17 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__
+from app.answer_log import bulk_intake, fold_and_project, log_database, open_spool
 from app.api import (
     access,
     annotations,
@@ -36,29 +36,27 @@ from app.api.bodies import BodyLimit
 from app.api.dependencies import Services
 from app.api.keyring import KeyRing
 from app.api.loopback import OwnMachineOnly
-from app.api.metrics import OTHER, Metrics
+from app.api.metrics import Metrics
 from app.api.observing import Observed
 from app.artifacts.opening import open_store
 from app.db.guard import Guard
 from app.db.notices import FLIPS, Listener
-from app.db.session import UnitOfWork, connect, is_outage
+from app.db.session import UnitOfWork, connect
 from app.db.sqlite_library import warn_if_broken
 from app.db.turns import turn_of
 from app.errors import SetupError
 from app.extraction import Extraction
 from app.intent.ngram_features import load_dictionary
-from app.intent.questions import AskedQuestion
 from app.intent.releases import DomainState, Release
 from app.remembered import remembered_releases
 from app.remembered_keys import RememberedKeys
 from app.reporting import Reporter
-from app.services import counters, domains, intake, keys, texts
+from app.services import counters, domains, intake, keys
 from app.services.batches import OpeningRule
 from app.serving.classifier import Classifier, Secret
 from app.serving.follower import Follower
-from app.serving.log import Database, LogWriter, Replayed, Spooled
+from app.serving.log import LogWriter, Spooled
 from app.serving.runtime import Runtime
-from app.serving.spool import Spool
 from app.serving.watcher import Watcher
 from app.settings import Settings
 from app.trail import Trail
@@ -69,8 +67,6 @@ ROUTED = (classify, queue, questions, annotations, domain_routes, batches, keywo
 LOG_SIZE = 500
 # Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
 GATHER_SECONDS = 0.2
-# What is folded in one go: on SQLite answers wait for it to be written.
-FOLD_SLICE = 250
 FOLD_REST = 0.5
 DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
 
@@ -174,8 +170,8 @@ def build(settings: Settings, metrics: Metrics) -> Services:
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, rest=FOLD_REST, name="folder")
     log = LogWriter(
-        _log_database(work, turn, folder, runtime, metrics),
-        spool=_spool(settings),
+        log_database(work, turn, folder, runtime, metrics),
+        spool=open_spool(settings),
         size=LOG_SIZE,
         capacity=settings.queue_size,
         patience_seconds=settings.log_patience_seconds,
@@ -215,100 +211,6 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         proposal_size=settings.proposal_size,
         extract=Extraction(settings),
     )
-
-
-def _log_database(
-    work: UnitOfWork, turn: AbstractContextManager[object], folder: Follower, runtime: Runtime, metrics: Metrics
-) -> Database[intake.Logged]:
-    """What the log does with the database."""
-
-    def count(new: Iterable[AskedQuestion]) -> None:
-        folder.nudge()
-        names = {loaded.release.state.domain_id: name for name, loaded in runtime.loaded.items()}
-        metrics.logged((names.get(question.domain_id, OTHER), question.method) for question in new)
-
-    def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged | Exception]:
-        with turn, metrics.writing():
-            logged = record_each(work, asked)
-        # What was logged before is answered again, and counted once.
-        count(question for question, row in zip(asked, logged, strict=True) if row is question)
-        return logged
-
-    def replay(spooled: Sequence[AskedQuestion]) -> Replayed:
-        with turn:
-            done = replay_each(work, spooled)
-        count(done.inserted)
-        return Replayed(len(done.inserted), done.duplicates, done.quarantined, done.forgotten)
-
-    def ask() -> None:
-        with turn:
-            work(intake.ready)
-
-    return Database(write, replay, ask, is_outage)
-
-
-def record_each(work: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged | Exception]:
-    """Log these in one transaction; if one of them is refused, each in its own, with the error in its place."""
-    try:
-        return list(work(intake.record, asked))
-    except SQLAlchemyError as error:
-        if len(asked) == 1 or is_outage(error):
-            raise
-    results: list[intake.Logged | Exception] = []
-    for question in asked:
-        try:
-            results += work(intake.record, [question])
-        except SQLAlchemyError as error:
-            if is_outage(error):
-                raise
-            results.append(error)
-    return results
-
-
-def replay_each(work: UnitOfWork, spooled: Sequence[AskedQuestion]) -> intake.Replay:
-    """Bring spooled questions into the database, where one of them cannot stop the others."""
-    try:
-        return work(intake.replay, spooled)
-    except SQLAlchemyError as error:
-        if is_outage(error):
-            raise
-    done = intake.Replay()
-    for question in spooled:
-        try:
-            done.add(work(intake.replay, [question]))
-        except SQLAlchemyError as error:
-            if is_outage(error):
-                raise
-            done.add(work(intake.refused, question))
-    return done
-
-
-def _spool(settings: Settings) -> Spool | None:
-    if settings.log_mode == "strict":
-        return None
-    try:
-        return Spool(settings.spool, max_bytes=settings.spool_max_bytes, max_rows=settings.spool_max_rows)
-    except OSError as error:
-        raise SetupError(f"the spool {settings.spool} cannot be written: {error.strerror}") from error
-
-
-def bulk_intake(
-    folder: Follower, turn: AbstractContextManager[object]
-) -> Callable[[UnitOfWork, Sequence[AskedQuestion]], list[intake.Logged]]:
-    """Writes many questions at once, with the caller's unit of work."""
-
-    def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        # Folding a thousand costs more than writing them, and nobody waits for it.
-        with folder.held(), turn:
-            return of_caller(intake.record, asked)
-
-    return take_in
-
-
-def fold_and_project(work: UnitOfWork) -> int:
-    """What may follow the log's commit: fold one slice of questions, bring labels to the twins of large texts."""
-    folded = work(texts.fold, limit=FOLD_SLICE)
-    return folded or work(texts.project_due)
 
 
 def _door(settings: Settings, work: UnitOfWork) -> tuple[KeyRing, RememberedKeys]:

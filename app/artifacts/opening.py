@@ -51,7 +51,9 @@ def _filesystem(protocol: str) -> Any:
         if protocol in OBJECT_STORES:
             from obstore.fsspec import FsspecStore
 
-            return FsspecStore(
+            # Its overloads want the protocol as a literal.
+            made: Any = FsspecStore
+            return made(
                 protocol,
                 client_options={
                     # What the store's own variable says is not heard beside these options.

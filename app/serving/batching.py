@@ -156,23 +156,3 @@ def _wake(futures: Sequence[asyncio.Future[None]]) -> None:
     for future in futures:
         if not future.done():  # its caller went away
             future.set_result(None)
-
-
-def deliver(futures: Sequence[asyncio.Future[Out]], results: Sequence[Out | Exception]) -> None:
-    """Give each caller its result, from a thread that is not its loop's; for who keeps a future for each item."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Out], Out | Exception]]] = {}
-    for future, result in zip(futures, results, strict=True):
-        by_loop.setdefault(future.get_loop(), []).append((future, result))
-    for loop, pairs in by_loop.items():
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_set, pairs)
-
-
-def _set(pairs: Sequence[tuple[asyncio.Future[Out], Out | Exception]]) -> None:
-    for future, result in pairs:
-        if future.done():
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)

@@ -358,10 +358,7 @@ def test_an_open_service_says_so_when_it_starts(
 
 
 def test_routes_reach_the_database_through_the_callers_unit_of_work() -> None:
-    """`Services.work` sees every domain: only the route that asks whether the database answers takes it, and metrics.
-
-    Those are for a key of all domains.
-    """
+    """`Services.work` sees every domain: only metrics take it, which are for a key of all domains."""
     folder = Path(create_app.__code__.co_filename).parent / "api"
     takers = {
         (path.name, ast.unparse(node))
@@ -373,5 +370,4 @@ def test_routes_reach_the_database_through_the_callers_unit_of_work() -> None:
         ("dependencies.py", "(await services(request)).work"),
         ("dependencies.py", "work.engine"),
         ("metrics.py", "self.services.work"),
-        ("operations.py", "given.work"),
     }

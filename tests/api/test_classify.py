@@ -17,7 +17,7 @@ from tests.serving.artifacts import LABELS
 
 FIELDS = {
     "request_id", "question_id", "domain", "label", "path", "intents", "confidence", "topk", "trigger_check", "method",
-    "route_used", "model_version", "latency_ms", "logged",
+    "route_used", "model_version", "latency_ms",
 }  # fmt: skip
 
 

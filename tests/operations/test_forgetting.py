@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import String, cast, select, update
 
+from app.answer_log import replay_each
 from app.artifacts.folder import FolderStore
 from app.db.session import UnitOfWork, connect
 from app.db.tables import AuditEvent, Base, ModelVersion, Text, TrainingBatch
 from app.intent.selection import is_gold_candidate
 from app.intent.text import MaskedText, text_hash
-from app.main import opening_rule, replay_each
+from app.main import opening_rule
 from app.operations import forgetting, restore, tombstone_file
 from app.operations.backup import back_up
 from app.services import audit, batches, imports, tombstones

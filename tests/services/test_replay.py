@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
+from app.answer_log import record_each, replay_each
 from app.db.session import UnitOfWork, database_time
 from app.db.tables import Domain, QuarantinedQuestion, UserQuestion
-from app.main import record_each, replay_each
 from app.services import intake, quarantine, tombstones
 from app.services.tombstones import Stone
 from tests.serving.spooling import question

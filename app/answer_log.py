@@ -1,0 +1,115 @@
+"""What the log of answers does with the database and the disk: write, hand on what was spooled, fold."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.api.metrics import OTHER, Metrics
+from app.db.session import UnitOfWork, is_outage
+from app.errors import SetupError
+from app.intent.questions import AskedQuestion
+from app.services import intake, texts
+from app.serving.follower import Follower
+from app.serving.log import Database, Replayed
+from app.serving.runtime import Runtime
+from app.serving.spool import Spool
+from app.settings import Settings
+
+# What is folded in one go: on SQLite answers wait for it to be written.
+FOLD_SLICE = 250
+
+
+def log_database(
+    work: UnitOfWork, turn: AbstractContextManager[object], folder: Follower, runtime: Runtime, metrics: Metrics
+) -> Database[intake.Logged]:
+    """What the log does with the database."""
+
+    def count(new: Iterable[AskedQuestion]) -> None:
+        folder.nudge()
+        names = {loaded.release.state.domain_id: name for name, loaded in runtime.loaded.items()}
+        metrics.logged((names.get(question.domain_id, OTHER), question.method) for question in new)
+
+    def write(asked: Sequence[AskedQuestion]) -> list[intake.Logged | Exception]:
+        with turn, metrics.writing():
+            logged = record_each(work, asked)
+        # What was logged before is answered again, and counted once.
+        count(question for question, row in zip(asked, logged, strict=True) if row is question)
+        return logged
+
+    def replay(spooled: Sequence[AskedQuestion]) -> Replayed:
+        with turn:
+            done = replay_each(work, spooled)
+        count(done.inserted)
+        return Replayed(len(done.inserted), done.duplicates, done.quarantined, done.forgotten)
+
+    def ask() -> None:
+        with turn:
+            work(intake.ready)
+
+    return Database(write, replay, ask, is_outage)
+
+
+def record_each(work: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged | Exception]:
+    """Log these in one transaction; if one of them is refused, each in its own, with the error in its place."""
+    try:
+        return list(work(intake.record, asked))
+    except SQLAlchemyError as error:
+        if len(asked) == 1 or is_outage(error):
+            raise
+    results: list[intake.Logged | Exception] = []
+    for question in asked:
+        try:
+            results += work(intake.record, [question])
+        except SQLAlchemyError as error:
+            if is_outage(error):
+                raise
+            results.append(error)
+    return results
+
+
+def replay_each(work: UnitOfWork, spooled: Sequence[AskedQuestion]) -> intake.Replay:
+    """Bring spooled questions into the database, where one of them cannot stop the others."""
+    try:
+        return work(intake.replay, spooled)
+    except SQLAlchemyError as error:
+        if is_outage(error):
+            raise
+    done = intake.Replay()
+    for question in spooled:
+        try:
+            done.add(work(intake.replay, [question]))
+        except SQLAlchemyError as error:
+            if is_outage(error):
+                raise
+            done.add(work(intake.refused, question))
+    return done
+
+
+def open_spool(settings: Settings) -> Spool | None:
+    """The spool of this process, unless nothing may be answered that is not in the database."""
+    if settings.log_mode == "strict":
+        return None
+    try:
+        return Spool(settings.spool, max_bytes=settings.spool_max_bytes, max_rows=settings.spool_max_rows)
+    except OSError as error:
+        raise SetupError(f"the spool {settings.spool} cannot be written: {error.strerror}") from error
+
+
+def bulk_intake(
+    folder: Follower, turn: AbstractContextManager[object]
+) -> Callable[[UnitOfWork, Sequence[AskedQuestion]], list[intake.Logged]]:
+    """Writes many questions at once, with the caller's unit of work."""
+
+    def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
+        # Folding a thousand costs more than writing them, and nobody waits for it.
+        with folder.held(), turn:
+            return of_caller(intake.record, asked)
+
+    return take_in
+
+
+def fold_and_project(work: UnitOfWork) -> int:
+    """What may follow the log's commit: fold one slice of questions, bring labels to the twins of large texts."""
+    folded = work(texts.fold, limit=FOLD_SLICE)
+    return folded or work(texts.project_due)
