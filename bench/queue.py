@@ -142,10 +142,13 @@ def _measure(backend: str, many: int, figures: dict[str, float]) -> dict[str, li
         shown = [f"{np.median(side):7.2f} {np.percentile(side, 99):7.2f}" for side in times]
         print(f"  {kind:<20} {shown[0]}   {shown[1]}")
     queue_kinds = [kind for kind in _kinds() if kind != STATS]
-    return {
+    ratios = {
         QUEUE: [_ratio([taken[kind] for kind in queue_kinds]) for taken in rounds],
         STATS: [_ratio([taken[STATS]]) for taken in rounds],
     }
+    for what, of_rounds in ratios.items():
+        print(f"  99th percentiles of {what}, ratio by round: {', '.join(f'{ratio:.2f}' for ratio in of_rounds)}")
+    return ratios
 
 
 def _round(sides: Sequence[_Side]) -> dict[str, list[list[float]]]:
