@@ -185,7 +185,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         keys=ring,
         porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
-        take_in=bulk_intake(folder, turn),
+        take_in=bulk_intake(turn),
         classifier=classifier,
         rule=opening_rule(settings),
         lease_seconds=settings.lease_seconds,
@@ -195,13 +195,12 @@ def build(settings: Settings, metrics: Metrics) -> Services:
 
 
 def bulk_intake(
-    folder: Follower, turn: AbstractContextManager[object]
+    turn: AbstractContextManager[object],
 ) -> Callable[[UnitOfWork, Sequence[AskedQuestion]], list[intake.Logged]]:
     """Writes many questions at once, with the caller's unit of work."""
 
     def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        # Folding a thousand costs more than writing them, and nobody waits for it.
-        with folder.held(), turn:
+        with turn:
             return of_caller(intake.record, asked)
 
     return take_in

@@ -56,7 +56,7 @@ class Services:
     keys: KeyRing
     porter: Follower
     log: GreedyBatcher[AskedQuestion, Logged]
-    # Writes many at once, with the caller's unit of work, while folding waits.
+    # Writes many at once, with the caller's unit of work.
     take_in: Callable[[UnitOfWork, Sequence[AskedQuestion]], list[Logged]]
     classifier: Classifier[Logged]
     rule: OpeningRule
