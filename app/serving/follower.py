@@ -9,6 +9,8 @@ from contextlib import contextmanager
 logger = logging.getLogger(__name__)
 
 HELD_ON_SECONDS = 0.5
+"""Who sends list after list is back within this time."""
+
 MOST_HELD_SECONDS = 2.0
 """However many hold it, it does one piece of work in this time: what it follows must not wait for ever."""
 
