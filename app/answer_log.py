@@ -97,13 +97,12 @@ def open_spool(settings: Settings) -> Spool | None:
 
 
 def bulk_intake(
-    folder: Follower, turn: AbstractContextManager[object]
+    turn: AbstractContextManager[object],
 ) -> Callable[[UnitOfWork, Sequence[AskedQuestion]], list[intake.Logged]]:
     """Writes many questions at once, with the caller's unit of work."""
 
     def take_in(of_caller: UnitOfWork, asked: Sequence[AskedQuestion]) -> list[intake.Logged]:
-        # Folding a thousand costs more than writing them, and nobody waits for it.
-        with folder.held(), turn:
+        with turn:
             return of_caller(intake.record, asked)
 
     return take_in

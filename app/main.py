@@ -204,7 +204,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         known_keys=known_keys,
         porter=Follower(keep_door, every_seconds=1.0, name="porter"),
         log=log,
-        take_in=bulk_intake(folder, turn),
+        take_in=bulk_intake(turn),
         classifier=classifier,
         rule=opening_rule(settings),
         lease_seconds=settings.lease_seconds,

@@ -63,7 +63,7 @@ class Services:
     known_keys: RememberedKeys
     porter: Follower
     log: LogWriter[Logged]
-    # Writes many at once, with the caller's unit of work, while folding waits.
+    # Writes many at once, with the caller's unit of work.
     take_in: Callable[[UnitOfWork, Sequence[AskedQuestion]], list[Logged]]
     guard: Guard
     classifier: Classifier[Logged | Spooled]

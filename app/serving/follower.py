@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
+HELD_ON_SECONDS = 0.5
+"""Who sends list after list is back within this time."""
+
 MOST_HELD_SECONDS = 2.0
 """However many hold it, it does one piece of work in this time: what it follows must not wait for ever."""
 
@@ -54,7 +57,7 @@ class Follower:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let it begin nothing while the block runs, and until `gather_seconds` later: somebody waits for an answer."""
+        """Let it begin nothing while the block runs, and for a moment after: somebody waits, and may come again."""
         with self._holding:
             self._holders += 1
         try:
@@ -62,7 +65,7 @@ class Follower:
         finally:
             with self._holding:
                 self._holders -= 1
-                self._held_until = time.monotonic() + self._gather_seconds
+                self._held_until = time.monotonic() + HELD_ON_SECONDS
                 self._holding.notify_all()
 
     def stop(self) -> None:
