@@ -104,6 +104,16 @@ class Pile:
         if not self._head and self._head_loaded:
             self._remove_head()
 
+    def named(self) -> Iterator[tuple[Key, tuple[Path, int, int]]]:
+        """The request ids that wait, and where each lies, the oldest first."""
+        for segment in self._segments:
+            data = segment.read_bytes()
+            for at, length in scan(data).frames:
+                with suppress(ValueError, TypeError, KeyError, AttributeError):
+                    question = decoded(data[at : at + length])
+                    if question.request_id is not None:
+                        yield (question.domain_id, question.request_id), (segment, at, length)
+
     def end(self) -> None:
         """Give the lock back; take the folder away if nothing waits in it."""
         self._close_segment()
@@ -219,11 +229,16 @@ class Spool:
         except OSError as error:
             logger.error("the spool cannot be written: %s", error.strerror)
             raise SpoolFull("the database does not answer, and the spool's disk takes nothing") from error
+        for question, place in zip(questions, places, strict=True):
+            if question.request_id is not None:
+                self._know((question.domain_id, question.request_id), place)
+
+    def _know(self, key: Key, place: tuple[Path, int, int]) -> None:
         with self._lock:
-            for question, place in zip(questions, places, strict=True):
-                if question.request_id is not None:
-                    self._known[question.domain_id, question.request_id] = place
-            while len(self._known) > MOST_KNOWN:
+            # Of two under one id the first is the answer.
+            if key not in self._known or not self._known[key][0].exists():
+                self._known[key] = place
+            if len(self._known) > MOST_KNOWN:
                 self._known.popitem(last=False)
 
     def find(self, key: Key) -> AskedQuestion | None:
@@ -270,6 +285,9 @@ class Spool:
             else:
                 self._torn_before += pile.torn
                 pile.end()
+        for pile in taken:
+            for key, place in pile.named():
+                self._know(key, place)
         self._adopted += taken
         return sum(pile.rows for pile in taken)
 

@@ -111,6 +111,9 @@ def test_dead_spools_come_before_ones_own_and_the_oldest_first(tmp_path: Path) -
     living.append([question(3)])
     assert living.adopt() == 2
     assert living.rows == 3
+    found = living.find((1, "r2"))
+    assert found is not None
+    assert found.request_id == "r2"
     assert [one.request_id for one in drained(living)] == ["r1", "r2", "r3"]
     living.close()
 
