@@ -368,6 +368,5 @@ def test_routes_reach_the_database_through_the_callers_unit_of_work() -> None:
     }
     assert takers == {
         ("dependencies.py", "(await services(request)).work"),
-        ("dependencies.py", "work.engine"),
         ("metrics.py", "self.services.work"),
     }
