@@ -22,6 +22,7 @@ SUFFIX: Final = ".figures"
 ADDED: Final = frozenset(
     {
         "intentloop_queue_depth",
+        "intentloop_spooled_questions",
         "intentloop_process_resident_memory_bytes",
         "intentloop_process_virtual_memory_bytes",
         "intentloop_process_open_fds",
