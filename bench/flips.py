@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from app.db.schema import migrate
@@ -272,8 +272,8 @@ def database(kind: str, folder: Path) -> Iterator[str]:
         raise CannotRun("PostgreSQL is started by tests/servers.py, which is not here") from error
     with ExitStack() as stack:
         url = stack.enter_context(servers.postgresql())
-        engine = create_engine(url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
+        engine = connect(url)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("CREATE DATABASE flips"))
         engine.dispose()
         yield f"{url.rpartition('/')[0]}/flips"

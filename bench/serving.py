@@ -284,11 +284,13 @@ def _postgresql() -> Iterator[str]:
 
 
 def _fresh(url: str, name: str) -> str:
-    from sqlalchemy import create_engine, text
+    from sqlalchemy import text
+
+    from app.db.session import connect
 
     named = name.replace("-", "_")
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    engine = connect(url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"CREATE DATABASE {named}"))
     engine.dispose()
     return f"{url.rpartition('/')[0]}/{named}"

@@ -1,6 +1,5 @@
 """What is an outage, and what is not; and nobody waits for a database that is paused."""
 
-import sqlite3
 import tempfile
 import threading
 import time
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.db.guard import HOPEFUL, DatabaseAway, Guard
 from app.db.session import UnitOfWork, connect, is_outage
+from app.db.sqlite_library import DRIVER
 from app.db.tables import UserQuestion
 from app.services import intake
 from bench.result import CannotRun
@@ -72,7 +72,7 @@ def test_a_table_that_is_not_there_is_an_outage(work: UnitOfWork) -> None:
 
 def test_a_locked_file_is_an_outage(sqlite_url: str) -> None:
     engine = connect(sqlite_url, asking=True)
-    holder = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    holder = DRIVER.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(DBAPIError) as caught, Session(engine) as session:
         session.execute(text("SELECT 1"))

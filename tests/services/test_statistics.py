@@ -426,7 +426,8 @@ def _grow(work: UnitOfWork, count: int) -> None:
         session.execute(
             insert(UserQuestion),
             [
-                intake._row(row) | {"text_id": ids[n], "is_labeled": n % 10 == 0, "training_status": "pending"}
+                dict(zip(intake._COLUMNS, intake._values(row), strict=True))
+                | {"text_id": ids[n], "is_labeled": n % 10 == 0, "training_status": "pending"}
                 for n, row in enumerate(rows)
             ],
         )

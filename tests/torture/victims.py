@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from app.db.schema import migrate
 from app.db.session import UnitOfWork, connect
+from app.db.sqlite_library import DRIVER
 from app.services import domains
 from bench.result import CannotRun
 from tests import servers
@@ -58,11 +58,11 @@ class Sqlite(Victim):
     def __init__(self, folder: Path) -> None:
         self._path = folder / "intentloop.db"
         self.url = f"sqlite:///{self._path}"
-        self._holder: sqlite3.Connection | None = None
+        self._holder: DRIVER.Connection | None = None
 
     def locked(self) -> None:
         """Hold the write lock."""
-        self._holder = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
+        self._holder = DRIVER.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
         self._holder.execute("BEGIN IMMEDIATE")
 
     def emptied(self) -> None:
@@ -74,11 +74,11 @@ class Sqlite(Victim):
             self._holder.execute("ROLLBACK")
             self._holder.close()
             self._holder = None
-        with suppress(sqlite3.OperationalError):
+        with suppress(DRIVER.OperationalError):
             self._rename("away", "intent_user_questions")
 
     def _rename(self, old: str, new: str) -> None:
-        connection = sqlite3.connect(self._path, timeout=30)
+        connection = DRIVER.connect(self._path, timeout=30)
         connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
         connection.close()
 
