@@ -37,7 +37,7 @@ serve: $(VENV)/.serving ## Run service and clock on 127.0.0.1:8001, data in ./da
 
 .PHONY: test
 test: $(VENV)/.full ## Run all tests; PostgreSQL and MariaDB too where they are installed
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.full ## Run all tests and measure which lines they reach, in every process

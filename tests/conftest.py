@@ -20,6 +20,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = ("sqlite", "postgresql", "mariadb")
+# Few tests that take long each. Begun first, so that no process is left alone with them at the end.
+LONG = (
+    "tests/journeys/",
+    "tests/bench/",
+    "tests/simulation/",
+    "tests/jobs/",
+    "tests/api/test_openapi_fuzz.py",
+    "tests/api/test_process.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 class Databases:

@@ -8,18 +8,20 @@ import time
 from pathlib import Path
 
 import jieba
+import pytest
 from sqlalchemy import Connection, Engine, event
 
 from app.__main__ import main
 from app.db.session import READ_ONLY
 from app.services import batches
 from tests.journeys.processes import Installation, installation
-from tests.journeys.test_kills import check_whole, workshops
-from tests.journeys.worlds import label_texts
+from tests.journeys.test_kills import workshops
+from tests.journeys.worlds import check_whole, label_texts
 
 CHANGES = ("os.rename", "shutil.rmtree", "subprocess.Popen")
 
 
+@pytest.mark.timeout(900)
 def test_work_that_is_killed_at_any_point_is_whole_and_its_retry_succeeds(databases, tmp_path):
     # Once here, so that no child spends its second on it.
     jieba.initialize()
