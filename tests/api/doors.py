@@ -123,7 +123,7 @@ def plant(door: Door) -> None:
         door.work(domains.create, name)
         label, other = f"{canary} > 标签", f"{canary} > 另一个"
         make_labelled_texts(door.work, {label: 3, other: 3}, domain=name)
-        [question_id] = ask(door.work, f"{canary}的问题 {trainable_text(name)}", domain=name, request_id=f"{name}-1")
+        [question_id] = ask(door.work, trainable_text(f"{canary}的问题 {name}"), domain=name, request_id=f"{name}-1")
         ids = door.work(_rest, name, canary, label)
         door.ids[name] = {"domain": name, "label": label, "question_id": question_id, **ids}
 
