@@ -25,7 +25,7 @@ def remember_release(folder: Path, release: Release, *, anew: bool = False) -> N
         OSError: it cannot be written.
     """
     path = folder / f"{RELEASE}{release.state.domain_id}.json"
-    known = None if anew else _read(path)
+    known = None if anew else read_whole(path)
     if known is not None and _epoch(known) > release.state.epoch:
         return
     values = {
@@ -78,16 +78,6 @@ def write_whole(path: Path, values: Mapping[str, Any]) -> None:
 
 def read_whole(path: Path) -> dict[str, Any] | None:
     """What `write_whole` wrote; None where there is nothing, or nothing of this format."""
-    return _read(path)
-
-
-def _documents(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in sorted(folder.glob(f"{RELEASE}*.json")):
-        if (values := _read(path)) is not None:
-            yield path, values
-
-
-def _read(path: Path) -> dict[str, Any] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -96,6 +86,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         logger.warning("%s cannot be read: %s", path.name, type(error).__name__)
         return None
     return values if isinstance(values, dict) and values.get("format") == FORMAT else None
+
+
+def _documents(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(folder.glob(f"{RELEASE}*.json")):
+        if (values := read_whole(path)) is not None:
+            yield path, values
 
 
 def _epoch(values: Mapping[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """The door's keys as this machine read them last: hashes alone, for a start while the database is away."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 from app.remembered import read_whole, write_whole
 from app.services.keys import KeyRecord, KeyTable
+
+logger = logging.getLogger(__name__)
 
 KEYS = "keys.json"
 
@@ -18,6 +21,7 @@ class RememberedKeys:
         self._read = read
         self._path = folder / KEYS
         self._kept: KeyTable | None = None
+        self._told = False
 
     def __call__(self) -> KeyTable:
         """The keys of now.
@@ -27,9 +31,19 @@ class RememberedKeys:
         """
         table = self._read()
         if table != self._kept:
-            write_whole(self._path, _as_json(table))
-            self._kept = table
+            self._keep(table)
         return table
+
+    def _keep(self, table: KeyTable) -> None:
+        try:
+            write_whole(self._path, _as_json(table))
+        except OSError as error:
+            # A full disk must not keep a key alive that was taken back: what was read counts, kept or not.
+            if not self._told:
+                logger.warning("the keys cannot be kept for a start without the database: %s", error.strerror)
+            self._told = True
+            return
+        self._kept, self._told = table, False
 
     def last(self) -> KeyTable | None:
         """What was kept last; None: nothing, so nobody can be let in."""

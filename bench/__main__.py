@@ -10,7 +10,7 @@ import ast
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bench.result import CannotRun, Result
@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if result.holds else 1
 
 
-def listed() -> dict[str, str]:
-    """The name of each benchmark and the first line of its docstring, read without importing it."""
+def listed(folder: Path = Path(__file__).parent, machinery: Collection[str] = _MACHINERY) -> dict[str, str]:
+    """The name of each module of a folder and the first line of its docstring, read without importing it."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in _MACHINERY:
+    for path in sorted(folder.glob("*.py")):
+        if path.stem not in machinery:
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             found[path.stem] = docstring.partition("\n")[0]
     return found

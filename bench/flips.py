@@ -38,6 +38,7 @@ from bench.flipping import services as running
 from bench.flipping import versions
 from bench.flipping.clients import Answer, Clients
 from bench.flipping.verdict import Flip, History, Verdict, judge, percentile
+from bench.load.installation import memory_mb
 from bench.result import Bar, CannotRun, Result
 
 CLIENTS: Final = 16
@@ -74,7 +75,7 @@ class Seen:
     ratios: list[float] = field(default_factory=list)
     steady_p99: list[float] = field(default_factory=list)
     flipping_p99: list[float] = field(default_factory=list)
-    memory: tuple[int, int] = (0, 0)
+    memory: tuple[float, float] = (0.0, 0.0)
     damaged: Verdict | None = None
 
 
@@ -156,17 +157,21 @@ def measure(
     """All rounds, and what is to be said of all answers."""
     world, seen = World(folder, url, seed), Seen()
     try:
-        with running.services(folder, url, workers=WORKERS, broken=broken) as (ports, pids):
+        with running.services(folder, url, workers=WORKERS, broken=broken) as (ports, leaders):
             _warm_up(world, ports, seen, size)
-            before = running.memory_bytes(pids)
+            before = _memory_mb(leaders)
             for _ in range(size.rounds):
                 _round(world, ports, seen, size)
-            seen.memory = (before, running.memory_bytes(pids))
+            seen.memory = (before, _memory_mb(leaders))
             if with_damage:
                 seen.damaged = _damaged(world, ports)
         return seen, judge(seen.answers, world.history, world.signatures, failures=seen.failures)
     finally:
         world.close()
+
+
+def _memory_mb(leaders: list[int]) -> float:
+    return sum(sum(memory_mb(leader)) for leader in leaders)
 
 
 def _warm_up(world: World, ports: list[int], seen: Seen, size: Size) -> None:
@@ -243,8 +248,8 @@ def report(
         f"{name}_flipping_p99_ms": round(statistics.median(seen.flipping_p99), 2),
         f"{name}_p99_ratio_least": round(min(seen.ratios), 3),
         f"{name}_p99_ratio_most": round(max(seen.ratios), 3),
-        f"{name}_memory_before_mb": round(before / 2**20, 1),
-        f"{name}_memory_after_mb": round(after / 2**20, 1),
+        f"{name}_memory_before_mb": round(before, 1),
+        f"{name}_memory_after_mb": round(after, 1),
     }
     bars |= {
         f"{name}_errors": Bar(verdict.errors + damaged.errors, at_most=0),

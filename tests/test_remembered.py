@@ -1,5 +1,6 @@
 """What a machine remembers: written whole, for nobody else to read, and read back as it was."""
 
+import shutil
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -95,3 +96,20 @@ def test_file_of_keys_that_cannot_be_read_opens_no_door(tmp_path: Path, content:
     (tmp_path / KEYS).write_text(content)
     found = last_keys(tmp_path)
     assert found is None or found.guarded
+
+
+def test_key_that_was_taken_back_is_out_though_the_disk_takes_nothing(tmp_path: Path) -> None:
+    tables = [KeyTable({KEY.key_id: KEY}, guarded=True), KeyTable({}, guarded=True)]
+    blocked = tmp_path / "last"
+    keys = RememberedKeys(lambda: tables.pop(0), blocked)
+    assert keys().records
+    shutil.rmtree(blocked)
+    blocked.write_text("no folder can be made here")
+    assert not keys().records
+    blocked.unlink()
+    tables.append(KeyTable({}, guarded=True))
+    keys()
+    # Tried again until it is kept, though nothing changed since.
+    found = keys.last()
+    assert found is not None
+    assert not found.records

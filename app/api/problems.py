@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -84,11 +84,15 @@ def from_database(error: Exception) -> Unavailable:
     return Unavailable("the database does not answer right now; try again")
 
 
+# What the database, or the way to it, raises: whoever meets one may try again.
+OF_DATABASE: Final = (DatabaseAway, DBAPIError, PoolTimeout, StaleDataError)
+
+
 def rendered(error: Exception) -> JSONResponse:
     """The response of whatever went wrong behind a route; what nobody foresaw is logged, without what it says."""
     if isinstance(error, IntentError):
         return respond(error)
-    if isinstance(error, (DBAPIError, PoolTimeout, StaleDataError)):
+    if isinstance(error, OF_DATABASE):
         if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
             logger.error("statement refused: %s", trace(error))
         return respond(from_database(error))
@@ -127,12 +131,11 @@ def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
             response.headers["Allow"] = ", ".join(sorted(_methods_here(request, routes)))
         return response
 
-    @app.exception_handler(DatabaseAway)
-    @app.exception_handler(DBAPIError)
-    @app.exception_handler(PoolTimeout)
-    @app.exception_handler(StaleDataError)
     async def _database(_: Request, error: Exception) -> JSONResponse:
         return rendered(error)
+
+    for kind in OF_DATABASE:
+        app.add_exception_handler(kind, _database)
 
 
 def _methods_here(request: Request, routes: Sequence[APIRoute]) -> set[str]:

@@ -67,12 +67,16 @@ class RemoteStore:
 
     def _download(self, digest: str) -> Path:
         with self.cache.arriving() as folder:
-            manifest = self._manifest(digest)
-            (folder / MANIFEST).write_bytes(manifest)
-            for name, (size, _) in parse_manifest(manifest).files.items():
-                self._receive(digest, name, size, folder / name)
-            verify(folder, digest)
+            self._arrive(digest, folder)
             return self.cache.keep(folder, digest)
+
+    def _arrive(self, digest: str, folder: Path) -> None:
+        """Copy all of an artifact into an empty folder, and prove it."""
+        manifest = self._manifest(digest)
+        (folder / MANIFEST).write_bytes(manifest)
+        for name, (size, _) in parse_manifest(manifest).files.items():
+            self._receive(digest, name, size, folder / name)
+        verify(folder, digest)
 
     def _manifest(self, digest: str) -> bytes:
         """The manifest's bytes, proved."""
@@ -121,11 +125,7 @@ class RemoteStore:
         """Whether the store holds this very artifact: it was trained before, and may have been damaged since."""
         try:
             with self.cache.arriving() as folder:
-                manifest = self._manifest(digest)
-                (folder / MANIFEST).write_bytes(manifest)
-                for name, (size, _) in parse_manifest(manifest).files.items():
-                    self._receive(digest, name, size, folder / name)
-                verify(folder, digest)
+                self._arrive(digest, folder)
         except ArtifactCorrupt:
             return False
         return True

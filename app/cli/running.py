@@ -5,6 +5,7 @@ What takes a second to import (the web framework, the statistics of the gate) is
 
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -113,10 +114,6 @@ def _serve(
 
 def _allow_connections(given: Settings) -> None:
     """Raise what the system allows this process to the connections that it may hold, as far as it may."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit.
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = given.max_connections + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

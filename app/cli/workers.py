@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.cli.running import UNDER_UP
 from app.errors import SetupError
 from app.settings import Settings
 
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 LISTENER: Final = "INTENTLOOP_WORKER_LISTENER"
 READY: Final = "INTENTLOOP_WORKER_READY"
 FIGURES: Final = "INTENTLOOP_WORKER_FIGURES"
-# Set for children that end with the process that started them; see `app.cli.running`.
-UNDER: Final = "INTENTLOOP_UNDER_UP"
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LONGEST_PAUSE_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.1
@@ -105,7 +104,7 @@ class Workers:
             env={
                 **os.environ,
                 **dict.fromkeys(THREADS, threads),
-                UNDER: "1",
+                UNDER_UP: "1",
                 LISTENER: str(self._listener.fileno()),
                 READY: str(says),
                 FIGURES: self._figures.name,

@@ -81,6 +81,8 @@ class Guard:
         event.listen(engine, "checkout", self._taken)
         event.listen(engine, "checkin", self._returned)
         event.listen(engine, "invalidate", self._returned)
+        # Whoever takes a connection out of the pool for good looks after it.
+        event.listen(engine, "detach", self._returned)
 
     @property
     def away_since(self) -> datetime | None:

@@ -7,6 +7,7 @@ decides then.
 """
 
 import contextlib
+import fcntl
 import os
 import threading
 import time
@@ -16,11 +17,6 @@ from types import TracebackType
 from typing import Final
 
 from sqlalchemy import Engine
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process is one service there.
-    fcntl = None  # type: ignore[assignment]
 
 ASK_AGAIN_SECONDS: Final = 0.0005
 # Who holds it may have been stopped by a signal: that must not stop the others.
@@ -34,7 +30,7 @@ class Turn:
         self._lock = threading.Lock()
         self._patience_seconds = patience_seconds
         self._descriptor: int | None = None
-        if file is not None and fcntl is not None:
+        if file is not None:
             # It holds nothing, and its name stays: two processes that do not mean the same file would not be in line.
             self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 

@@ -153,14 +153,16 @@ class Pile:
                 self._close_segment()
         data = path.read_bytes()
         found = scan(data)
-        damaged = found.damaged
+        unread = 0
         for at, length in found.frames:
             try:
                 self._head.append(decoded(data[at : at + length]))
             except (ValueError, TypeError, KeyError, AttributeError):
                 # Whole, and yet no question: of another release, say. It must not stop the others.
-                damaged += 1
-                self.rows -= 1
+                unread += 1
+        with self._turn:
+            self.rows -= unread
+        damaged = found.damaged + unread
         if damaged:
             logger.error("a spool is damaged in %d places; what could not be read is kept beside it", damaged)
         self._head_damaged = bool(damaged)

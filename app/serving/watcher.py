@@ -211,6 +211,7 @@ class Watcher:
             self._report(release, error, corrupt)
 
     def _run(self) -> None:
+        told = False
         while not self._stopping:
             calm = min(self._poll_seconds * CALM_FACTOR, max(self._poll_seconds, LONGEST_CALM_SECONDS))
             self._wake.wait(calm if self._is_calm() else self._poll_seconds)
@@ -219,5 +220,8 @@ class Watcher:
                 return
             try:
                 self.look(patience_seconds=0.0)
+                told = False
             except Exception as error:  # The edge of the thread: the database may be away, and the models serve on.
-                logger.warning("cannot see what is to be served: %s", type(error).__name__)
+                if not told:
+                    logger.warning("cannot see what is to be served: %s", type(error).__name__)
+                told = True

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 
-from app.settings import Settings
+from bench.load.installation import free_port
 from bench.result import CannotRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,12 +28,12 @@ SLOW_SECONDS = 0.7
 def services(
     folder: Path, url: str, *, workers: int, broken: str | None = None
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """The ports to ask, and the ids of the processes that answer: one service with so many workers.
+    """The ports to ask, and the processes that were started: one service with so many workers.
 
-    Where workers cannot be had, or the build is broken on purpose, as many services: for a flip it is the same.
+    A build that is broken on purpose runs as so many services: for a flip it is the same.
     """
     with ExitStack() as stack:
-        if "workers" in Settings.model_fields and broken is None:
+        if broken is None:
             started = [stack.enter_context(_service(folder, url, "service", workers=workers))]
         else:
             started = [
@@ -43,14 +42,14 @@ def services(
             ]
         for port, leader in started:
             _wait_until_ready(port, leader, folder)
-        yield [port for port, _ in started], [pid for _, leader in started for pid in _family(leader.pid)]
+        yield [port for port, _ in started], [leader.pid for _, leader in started]
 
 
 @contextmanager
 def _service(
     folder: Path, url: str, name: str, *, workers: int | None = None, broken: str | None = None
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    port = _free_port()
+    port = free_port()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("INTENTLOOP_")}
     given = {"DATA_DIR": folder, "DATABASE_URL": url, "PORT": port, "LOG_LEVEL": "warning"}
     if workers is not None:
@@ -84,34 +83,6 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes], folder: Path)
             if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).is_success:
                 return
         time.sleep(0.05)
-
-
-def memory_bytes(pids: Sequence[int]) -> int:
-    """What these processes hold together; pages that they share count once."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
-
-
-def _family(leader: int) -> list[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = [leader]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def break_build(how: str) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from app.db.guard import HOPEFUL
 from app.db.session import connect
 from app.main import create_app
 from app.settings import Settings
@@ -33,6 +35,21 @@ def test_ready_without_a_model_names_the_domains(service: Service) -> None:
         "spooled_bytes": 0,
         "domains": [{"domain": "default", "version": None, "epoch": 0, "error": None}],
     }
+
+
+def test_who_is_turned_away_because_enough_wait_for_the_database_hears_503(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = service.services.guard
+    guard.stop()  # it would find the database there
+    monkeypatch.setattr(guard, "_away_since", datetime.now(UTC))
+    with ExitStack() as waiting:
+        for _ in range(HOPEFUL):
+            waiting.enter_context(guard.admit(5.0))
+        answer = service.get(f"{LOOP}/stats")
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer.headers["Retry-After"]
+    assert service.get(f"{LOOP}/stats").status_code == 200
 
 
 def test_not_ready_while_draining(service: Service) -> None:

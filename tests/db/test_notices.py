@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.db import notices
+from app.db.guard import Guard
 from app.db.notices import FLIPS, Listener, announce
-from app.db.session import UnitOfWork
+from app.db.session import UnitOfWork, connect
 
 
 def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
@@ -77,3 +78,18 @@ def test_broken_connection_is_made_again_and_heard_as_a_flip_that_may_have_been_
     before = len(heard)
     work(announce, FLIPS)
     until(lambda: len(heard) > before)
+
+
+def test_guard_lets_go_of_a_connection_that_listens(listener: Listener, engine: Engine) -> None:
+    if engine.dialect.name != "postgresql":
+        return
+    until(lambda: listener.is_listening)
+    watched = connect(engine.url.render_as_string(hide_password=False), serving=True)
+    guard = Guard(watched, connect(engine.url.render_as_string(hide_password=False), asking=True))
+    other = Listener(watched, FLIPS, lambda: None)
+    other.start()
+    until(lambda: other.is_listening)
+    # A connection that is out for long is taken for one that hangs: it would be asked after for ever.
+    assert not guard._out
+    other.stop()
+    watched.dispose()

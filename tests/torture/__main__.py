@@ -7,7 +7,6 @@ not. 2: it could not run, and standard error says why.
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import json
 import sys
@@ -15,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.__main__ import listed
 from bench.result import CannotRun, Result
 
 # What tortures are made of. Every other module is one.
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what happens when (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report's lines to FILE too")
     options = parser.parse_args(arguments)
-    tortures = listed()
+    tortures = listed(Path(__file__).parent, _MACHINERY)
     if options.name is None and not options.all:
         width = max(map(len, tortures), default=0)
         for name, summary in tortures.items():
@@ -66,16 +66,6 @@ def _report(name: str, *, quick: bool, seed: int, file: Path | None) -> int:
             lines.write(line + "\n")
     print(line, flush=True)
     return 0 if result.holds else 1
-
-
-def listed() -> dict[str, str]:
-    """The name of each torture and the first line of its docstring, read without importing it."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in _MACHINERY:
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            found[path.stem] = docstring.partition("\n")[0]
-    return found
 
 
 if __name__ == "__main__":
