@@ -154,10 +154,9 @@ def test_a_refused_version_is_kept_with_its_reason_and_does_not_serve_or_trigger
     assert running.get("/models/active", domain="noisy")["version"] == first
     asked = {"text": probes(1)[0], "domain": "noisy"}
     wait_for(lambda: running.post("/classify", asked)["model_version"] == first, what="the first version's answers")
-    # Its labels are used: what comes later, one slot a second, opens nothing.
-    wait_for(
-        lambda: running.get("/stats", domain="noisy")["next_batch"]["labels_new"] == 0, what="the end of the labels"
-    )
+    # Its labels are used, but for a rest that is too small for a batch: what comes later, one slot a second, opens
+    # nothing.
+    wait_for(lambda: not running.get("/stats", domain="noisy")["next_batch"]["due"], what="the end of the labels")
     wait_for(lambda: not [row for row in batches_of(running, "noisy") if row["outcome"] is None], what="quiet")
     known, slots = len(batches_of(running, "noisy")), len(running.runs())
     wait_for(lambda: len(running.runs()) > slots + 6, what="more slots")
