@@ -9,7 +9,7 @@ from app.api.metrics import OTHER, Metrics
 from app.db.session import UnitOfWork, is_outage
 from app.errors import SetupError
 from app.intent.questions import AskedQuestion
-from app.services import intake, texts
+from app.services import folding, intake, texts
 from app.serving.follower import Follower
 from app.serving.log import Database, Replayed
 from app.serving.runtime import Runtime
@@ -108,7 +108,15 @@ def bulk_intake(
     return take_in
 
 
-def fold_and_project(work: UnitOfWork) -> int:
-    """What may follow the log's commit: fold one slice of questions, bring labels to the twins of large texts."""
-    folded = work(texts.fold, limit=FOLD_SLICE)
-    return folded or work(texts.project_due)
+def fold_and_project(work: UnitOfWork, turn: AbstractContextManager[object]) -> bool:
+    """What may follow the log's commit: fold a slice of questions, bring labels to the twins of large texts.
+
+    Returns whether more of it waits. What came while a slice was folded does not: each slice has its price, and under
+    load there would always be some.
+    """
+    if folding.fold_aside(work, turn, limit=FOLD_SLICE) == FOLD_SLICE:
+        return True
+    if not work.read(texts.is_due):
+        return False
+    with turn:
+        return bool(work(texts.project_due))

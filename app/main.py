@@ -164,9 +164,9 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     runtime = open_runtime(settings)
     turn = turn_of(engine)
 
-    def follow() -> int:
-        with turn, metrics.folding():
-            return fold_and_project(work)
+    def follow() -> bool:
+        with metrics.folding():
+            return fold_and_project(work, turn)
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, rest=FOLD_REST, name="folder")
     log = LogWriter(
@@ -179,12 +179,12 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     ring, known_keys = _door(settings, work)
     trail = Trail(work, secret.key, settings.audit_head)
 
-    def keep_door() -> int:
+    def keep_door() -> bool:
         ring.refresh()
         with turn:
             ring.write_uses()
             trail.seal()
-        return 0
+        return False
 
     watcher, listener, reporter = _following(settings, work, runtime)
     classifier: Classifier[intake.Logged | Spooled] = Classifier(

@@ -52,7 +52,7 @@ class Reporter:
         except Exception as error:  # The database is away: silence says the same after a while.
             logger.info("the database was not told that this process ends: %s", type(error).__name__)
 
-    def _write(self) -> int:
+    def _write(self) -> bool:
         with self._lock:
             due, broken = self._due, self._broken
             self._due, self._broken = {}, {}
@@ -67,7 +67,7 @@ class Reporter:
                 self._due = {**due, **self._due}
                 self._broken = {**broken, **self._broken}
             raise
-        return 0
+        return False
 
     def _tell(self, session: Session, due: dict[int, tuple[Release, str | None]], broken: dict[int, str]) -> None:
         for version_id, reason in sorted(broken.items()):

@@ -37,7 +37,7 @@ from app.intent.questions import AskedQuestion, new_question_id
 from app.intent.taxonomy import parse_taxonomy
 from app.intent.text import MaskedText, text_hash
 from app.main import create_app
-from app.services import counters, counting, domains, intake, taxonomy, texts
+from app.services import counters, counting, domains, folding, intake, taxonomy
 from app.services import statistics as figures
 from app.services.batches import OpeningRule
 from app.settings import Settings
@@ -105,7 +105,7 @@ def _folding(folder: Path) -> tuple[float, float]:
 def _fold(work: UnitOfWork, rng: random.Random) -> float:
     work(intake.record, [_asked(rng) for _ in range(SLICE)])
     start = _clock()
-    folded = work(texts.fold)
+    folded = work(folding.fold)
     took = _clock() - start
     assert folded == SLICE
     return took
@@ -210,7 +210,7 @@ def _stats(folder: Path, many: int) -> tuple[float, float]:
 def _fill(work: UnitOfWork, rng: random.Random, count: int) -> None:
     for _ in range(count // SLICE):
         work(intake.record, [_asked(rng) for _ in range(SLICE)])
-        work(texts.fold)
+        work(folding.fold)
 
 
 def _look(work: UnitOfWork) -> float:

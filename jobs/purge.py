@@ -12,7 +12,7 @@ from app.artifacts.store import WORKSHOP, ArtifactUnavailable
 from app.db.session import database_time
 from app.db.slices import slices
 from app.operations import artifact_store, forgetting
-from app.services import domains, quarantine, runs, texts
+from app.services import domains, folding, quarantine, runs, texts
 from app.services.forgetting import Forgotten, asked_before, forget_unasked, outlived
 from jobs.context import JobContext
 
@@ -24,7 +24,7 @@ LEFTOVER_SECONDS = 24 * 3600
 def purge(context: JobContext) -> dict[str, Any]:
     """Let go of old runs, silent replicas, what killed trainers left, orphans, and what the settings say is too old."""
     settings = context.settings
-    for _ in slices(lambda: context.work(texts.fold), going_on=lambda: not context.stopping.is_set()):
+    for _ in slices(lambda: context.work(folding.fold), going_on=lambda: not context.stopping.is_set()):
         pass
     detail: dict[str, Any] = {
         "projected": _project(context),

@@ -15,7 +15,7 @@ from app.intent.questions import AskedQuestion, new_question_id
 from app.intent.selection import is_gold_candidate
 from app.intent.taxonomy import parse_taxonomy
 from app.intent.text import MaskedText, text_hash
-from app.services import annotations, domains, intake, taxonomy, texts
+from app.services import annotations, domains, folding, intake, taxonomy
 
 _numbers = itertools.count(1)
 
@@ -50,7 +50,7 @@ def ask(work: UnitOfWork, *questions: str, domain: str = "default", **changes: A
     owner = domain_id(work, domain)
     rows = [asked(text, domain_id=owner, **changes) for text in questions]
     work(intake.record, rows)
-    while work(texts.fold):
+    while work(folding.fold):
         pass
     return [row.question_id for row in rows]
 

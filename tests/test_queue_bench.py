@@ -10,7 +10,7 @@ from app.db.session import UnitOfWork, connect
 from app.db.tables import Annotation, Lease, Text, UserQuestion
 from app.intent.questions import AskedQuestion
 from app.intent.text import MaskedText
-from app.services import counters, intake, queue, recounting, texts
+from app.services import counters, folding, intake, queue, recounting
 from bench import worlds
 from tests.builders import column, domain_of, set_taxonomy
 
@@ -34,7 +34,7 @@ def test_texts_are_as_folding_makes_them(sqlite_url: str, tmp_path: Path) -> Non
     rows = source.read(lambda session: session.scalars(select(UserQuestion)).all())
     assert len(rows) == world.questions
     fresh(intake.record, [_asked(row) for row in rows])
-    while fresh(texts.fold):
+    while fresh(folding.fold):
         pass
 
     def told(session: Session, *names: str) -> dict[str, tuple[object, ...]]:

@@ -1,7 +1,6 @@
 """Reach the database, and run one unit of work in one transaction: the only place that commits."""
 
 import hashlib
-import json
 import logging
 import random
 import time
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import NullPool
 
+from app.db import json_columns
 from app.db.guard import DatabaseAway, Guard
 from app.db.scope import OF_NO_DOMAIN, ScopedSession
 from app.db.sqlite_library import DRIVER
@@ -72,7 +72,8 @@ def connect(url: str, *, serving: bool = False, asking: bool = False) -> Engine:
     if parsed.drivername in ("mysql", "mariadb"):
         parsed = parsed.set(drivername=f"{parsed.drivername}+pymysql")
     options: dict[str, Any] = {
-        "json_serializer": _to_json,
+        "json_serializer": json_columns.written,
+        "json_deserializer": json_columns.read,
         # Parameters are people's texts: an error that is logged must not carry them.
         "hide_parameters": True,
         # A service's guard asks by itself.
@@ -137,10 +138,6 @@ def _prepare_mysql(engine: Engine) -> None:
     def _greeted(connection: Any, _: Any) -> None:
         # A statement may take longer than a greeting.
         connection._read_timeout = None
-
-
-def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _prepare_sqlite(engine: Engine) -> None:

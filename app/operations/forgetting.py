@@ -17,7 +17,7 @@ from app.db.slices import slices
 from app.db.tables import Annotation, Lease, ModelVersion, QuarantinedQuestion, Text, TrainingBatch, UserQuestion
 from app.operations import tombstone_file
 from app.scorers.artifact import ArtifactCorrupt, read_lineage
-from app.services import audit, forgetting, texts, tombstones
+from app.services import audit, folding, forgetting, tombstones
 from app.services.batches import LIVE
 from app.services.forgetting import Forgotten
 from app.services.tombstones import Stone
@@ -69,7 +69,7 @@ def forget(
     tombstone_file.append(data_dir, stone)
     work(tombstones.lay, stone, by=by.name)
     # A question that waits to be folded may ask a text that is here already, from a file.
-    for _ in slices(lambda: work(texts.fold)):
+    for _ in slices(lambda: work(folding.fold)):
         pass
     total = Forgotten()
     for condition in work.read(tombstones.conditions, stone):

@@ -24,7 +24,7 @@ from app.db.tables import Base, Domain, ModelVersion, TrainingBatch
 from app.operations.backup import pointers
 from app.operations.backup_format import ARTIFACTS, SECRET, BackupRefused, Manifest, flush, prove, read_rows, table_path
 from app.scorers.artifact import ArtifactCorrupt, verify
-from app.services import texts, tombstones
+from app.services import folding, tombstones
 from app.services.domains import DEFAULT
 from app.services.forgetting import Forgotten
 from app.services.tombstones import Stone
@@ -217,6 +217,6 @@ def _forget_again(session: Session, stones: Sequence[Stone]) -> Forgotten:
         tombstones.lay(session, stone, by="restore")
     if not (known := tombstones.listing(session)):
         return Forgotten()
-    while texts.fold(session):
+    while folding.fold(session):
         pass
     return tombstones.replay(session, known)

@@ -20,7 +20,7 @@ from app.errors import (
     TaxonomyEmpty,
 )
 from app.intent.taxonomy import SEPARATOR, TaxonomyInvalid, parse_taxonomy
-from app.services import counting, domains, intake, rule_usage, taxonomy, texts
+from app.services import counting, domains, folding, intake, rule_usage, taxonomy, texts
 
 # Beyond so many twins one statement would hold the labeler up: the clock brings them the label.
 MOST_TWINS = 1000
@@ -202,7 +202,7 @@ def _text_for_update(session: Session, question_id: str) -> Text:
     question = intake.find(session, question_id)
     while question.text_id is None:
         # Logged a moment ago and not folded yet: the labeler need not wait for the clock.
-        if texts.fold(session) == 0:
+        if folding.fold(session) == 0:
             # Another process is folding it; its lock ends with its transaction.
             session.refresh(question, with_for_update=True)
         else:
@@ -324,7 +324,7 @@ def _clear(session: Session, text: Text) -> None:
 
 
 def _requeue(text: Text) -> None:
-    if not texts.may_be_asked(text):
+    if not texts.may_be_asked(text.state, text.text is not None, text.train_allowed):
         text.priority = None
         return
     if text.is_gold:

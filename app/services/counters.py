@@ -29,6 +29,9 @@ _ZONE = "intentloop_zone"
 Figures = Mapping[str, Mapping[str, int]]
 """Numbers by name and key."""
 
+Gathered = Mapping[tuple[int, date, str, str], int]
+"""What is to be added, by domain, day, name and key."""
+
 
 def keep_days_in(engine: Engine, zone: tzinfo) -> None:
     """Let the days of this engine's counters begin at this zone's midnight; without it at that of UTC."""
@@ -51,6 +54,19 @@ def add(session: Session, domain_id: int, name: str, key: str = "", value: int =
     gathered[domain_id, TOTAL, name, key] += value
     if day is not None:
         gathered[domain_id, day, name, key] += value
+
+
+def taken(session: Session) -> Gathered:
+    """What was added in this session so far, which it will then not write: somebody else will, by `give`."""
+    gathered: Gathered = session.info.pop(_GATHERED, {})
+    return gathered
+
+
+def give(session: Session, gathered: Gathered) -> None:
+    """Add what was taken from another session."""
+    own: dict[tuple[int, date, str, str], int] = session.info.setdefault(_GATHERED, defaultdict(int))
+    for key, value in gathered.items():
+        own[key] += value
 
 
 @event.listens_for(Session, "before_commit")

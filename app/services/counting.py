@@ -111,7 +111,7 @@ def _follow_rows(session: Session, *_: Any) -> None:
     """
     for row in session.new:
         if isinstance(row, Text):
-            _move(session, row.domain_id, {}, standing({"is_gold": False} | row.__dict__))
+            moved(session, row.domain_id, {}, standing({"is_gold": False} | row.__dict__))
         elif isinstance(row, Annotation):
             _annotated(session, row)
     for row in session.dirty:
@@ -119,7 +119,7 @@ def _follow_rows(session: Session, *_: Any) -> None:
             before = inspect(row).committed_state
             if not before.keys().isdisjoint(_COLUMNS):
                 after = {name: getattr(row, name) for name in _COLUMNS}
-                _move(session, row.domain_id, standing(after | _before(session, row)), standing(after))
+                moved(session, row.domain_id, standing(after | _before(session, row)), standing(after))
     for row in session.deleted:
         if isinstance(row, Text):
             gone(session, [row])
@@ -140,16 +140,17 @@ def _before(session: Session, text: Text) -> dict[str, Any]:
 def arrived(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
     """Count texts that one statement inserts, by their columns."""
     for row in rows:
-        _move(session, row["domain_id"], {}, standing(row))
+        moved(session, row["domain_id"], {}, standing(row))
 
 
 def gone(session: Session, texts: Iterable[Text]) -> None:
     """Take texts out of the levels: call it before a statement deletes their rows."""
     for text in texts:
-        _move(session, text.domain_id, standing({name: getattr(text, name) for name in _COLUMNS}), {})
+        moved(session, text.domain_id, standing({name: getattr(text, name) for name in _COLUMNS}), {})
 
 
-def _move(session: Session, domain_id: int, before: Standing, after: Standing) -> None:
+def moved(session: Session, domain_id: int, before: Standing, after: Standing) -> None:
+    """Count a text from what it added to the levels to what it adds now."""
     if before == after:
         return
     for name, key in before.keys() | after.keys():

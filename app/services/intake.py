@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.db.inserting import insert_rows
+from app.db.bulk import insert_rows
 from app.db.tables import Domain, UserQuestion
 from app.errors import NotFound, RequestIdConflict
 from app.intent.questions import AskedQuestion

@@ -47,12 +47,16 @@ def newest_hits(asked: Iterable[Any]) -> list[int] | None:
     return None
 
 
-def count_usage(session: Session, questions: Iterable[Any]) -> None:
-    """Count each question, once in its life, for every rule that matched it."""
-    counts = Counter(
+def usage_of(questions: Iterable[Any]) -> Counter[tuple[int, int]]:
+    """How many of these questions each rule matched, by its id and its domain's: each counts once in its life."""
+    return Counter(
         (rule_id, question.domain_id) for question in questions for rule_id in dict.fromkeys(hits_of(question) or ())
     )
-    if not counts:
+
+
+def count_usage(session: Session, usage: Counter[tuple[int, int]]) -> None:
+    """Add to the rules what they matched."""
+    if not usage:
         return
     table: Any = KeywordRule.__table__
     statement = (
@@ -61,7 +65,7 @@ def count_usage(session: Session, questions: Iterable[Any]) -> None:
         .values(usage_count=table.c.usage_count + bindparam("more"))
     )
     # One after the other in the order of their ids: whoever else counts waits in the same order.
-    rows = [{"of_rule": rule, "of_domain": domain, "more": more} for (rule, domain), more in sorted(counts.items())]
+    rows = [{"of_rule": rule, "of_domain": domain, "more": more} for (rule, domain), more in sorted(usage.items())]
     session.connection().execute(statement, rows)
 
 

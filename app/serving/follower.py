@@ -16,14 +16,11 @@ MOST_HELD_SECONDS = 2.0
 
 
 class Follower:
-    """Runs `work` until it has nothing left, when nudged and at least every `every_seconds`.
-
-    `work` says how much it did.
-    """
+    """Runs `work` when nudged and at least every `every_seconds`, and on as long as it says that more of it waits."""
 
     def __init__(
         self,
-        work: Callable[[], int],
+        work: Callable[[], bool],
         *,
         every_seconds: float,
         name: str,
@@ -92,12 +89,12 @@ class Follower:
             if last:
                 return
 
-    def _worked(self) -> int:
+    def _worked(self) -> bool:
         started = time.perf_counter()
-        done = self._work()
-        if done and self._rest:
+        more = self._work()
+        if more and self._rest:
             self._stopping.wait((time.perf_counter() - started) * self._rest)
-        return done
+        return more
 
     def _wait_for_holders(self) -> None:
         deadline = time.monotonic() + MOST_HELD_SECONDS

@@ -13,7 +13,7 @@ from app.db.session import UnitOfWork, connect
 from app.db.tables import Text, UserQuestion
 from app.main import opening_rule
 from app.operations import forgetting as operation
-from app.services import counters, forgetting, intake, recounting, texts
+from app.services import counters, folding, forgetting, intake, recounting
 from app.services.forgetting import Forgotten
 from app.settings import Settings
 from jobs.context import JobContext
@@ -47,7 +47,7 @@ def test_questions_are_logged_between_the_slices_of_a_purge(
     context = _context(database_url, tmp_path, question_days=30)
     owner, long_ago = domain_id(context.work), datetime.now(UTC) - timedelta(days=40)
     context.work(intake.record, [asked(f"第{n}句", domain_id=owner, asked_at=long_ago) for n in range(SLICES * SLICE)])
-    while context.work(texts.fold):
+    while context.work(folding.fold):
         pass
     monkeypatch.setattr(forgetting, "SLICE", SLICE)
     plain, sizes, logged, after = forgetting.forget_slice, [], itertools.count(), []
@@ -80,7 +80,7 @@ def test_questions_are_logged_between_the_slices_of_a_purge(
     # However the threads are scheduled, nobody waits for half of the slices.
     waits = [sum(1 for _ in same) for _, same in itertools.groupby(after)]
     assert max(waits) <= SLICES // 2, after
-    while context.work(texts.fold):
+    while context.work(folding.fold):
         pass
     assert len(column(context.work, UserQuestion.question_id)) == written
     _counted_right(context.work, owner)

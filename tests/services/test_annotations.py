@@ -22,7 +22,7 @@ from app.errors import (
     TaxonomyEmpty,
     UnknownLabel,
 )
-from app.services import annotations, batches, domains, intake, queue, taxonomy, texts
+from app.services import annotations, batches, domains, folding, intake, queue, taxonomy
 from tests.builders import (
     ask,
     asked,
@@ -513,4 +513,4 @@ def test_a_label_outlives_a_crowd_that_changes_it_at_once(work: UnitOfWork) -> N
     assert _answer(work, question_id) == counting[text.annotation_id]
     retracted = column(work, Annotation.kind, Annotation.supersedes_id)
     assert ("retract", text.annotation_id) not in retracted
-    work(texts.fold)
+    work(folding.fold)

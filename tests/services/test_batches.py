@@ -22,7 +22,7 @@ from app.errors import (
     NothingNew,
     OneClass,
 )
-from app.services import annotations, batches, domains, imports, intake, taxonomy, texts
+from app.services import annotations, batches, domains, folding, imports, intake, taxonomy
 from app.services.batches import OpeningRule
 from tests.builders import (
     ask,
@@ -342,7 +342,7 @@ def test_a_twin_that_is_folded_while_its_batch_ends_is_used_with_the_others(work
     claimed = _running(work)
     twin = asked(work.read(text_of, question_id).text or "", domain_id=domain_id(work))
     work(intake.record, [twin])
-    folded = _beside(work, "UPDATE intent_texts SET training_status", lambda: work(texts.fold))
+    folded = _beside(work, "UPDATE intent_texts SET training_status", lambda: work(folding.fold))
 
     work(_complete, claimed)
     folded()

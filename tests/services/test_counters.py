@@ -20,11 +20,11 @@ from app.services import (
     counters,
     counting,
     domains,
+    folding,
     imports,
     intake,
     recounting,
     selection,
-    texts,
 )
 from app.services.batches import OpeningRule
 from tests.builders import (
@@ -105,14 +105,14 @@ def test_counting_is_undone_with_what_it_counts(work: UnitOfWork) -> None:
     work(intake.record, [asked(trainable_text("甲"), domain_id=domain_id(work))])
 
     def fold_and_break(session: Session) -> None:
-        assert texts.fold(session) == 1
+        assert folding.fold(session) == 1
         raise RuntimeError("the process is killed here")
 
     with pytest.raises(RuntimeError):
         work(fold_and_break)
     assert kept(work) == {}
-    work(texts.fold)
-    work(texts.fold)
+    work(folding.fold)
+    work(folding.fold)
     assert total(work, counting.SOURCE) == {"served": 1}
 
 
@@ -122,9 +122,9 @@ def _fold_and_sometimes_fail(work: UnitOfWork, number: int, owner: int, words: l
         if (position + number) % 3 == 0:
             # As when the process is killed between folding and commit, or fails in the middle.
             with Session(work.engine) as session, suppress(DBAPIError):
-                texts.fold(session)
-        work(texts.fold, limit=2)
-    while work(texts.fold):
+                folding.fold(session)
+        work(folding.fold, limit=2)
+    while work(folding.fold):
         pass
 
 
@@ -132,7 +132,7 @@ def test_processes_that_fold_at_once_count_each_question_once(database_url: str,
     words = [trainable_text("甲") for _ in range(12)]
     set_taxonomy(work, ["甲"])
     in_processes(4, _fold_and_sometimes_fail, database_url, domain_id(work), words)
-    while work(texts.fold):
+    while work(folding.fold):
         pass
     assert total(work, counting.SOURCE) == {"served": 48}
     assert total(work, counting.METHOD) == {"local_model": 48}
@@ -160,10 +160,10 @@ def test_labelers_importers_and_folders_count_exactly_at_once(work: UnitOfWork) 
         else:
             for text in [*words, *extra]:
                 work(intake.record, [asked(text, domain_id=owner, **ANSWERED)])
-                work(texts.fold)
+                work(folding.fold)
 
     in_threads(5, act)
-    while work(texts.fold):
+    while work(folding.fold):
         pass
     assert total(work, counting.LABELLED) == {"": sum(column(work, UserQuestion.is_labeled))}
     assert kept(work) == anew(work)
@@ -307,10 +307,10 @@ def test_rebuilding_beside_folders_loses_and_doubles_nothing(work: UnitOfWork) -
                 work(lambda session: recounting.rebuild(session, domain_of(session)))
             else:
                 work(intake.record, [asked(trainable_text("甲"), domain_id=owner, **ANSWERED) for _ in range(4)])
-                work(texts.fold)
+                work(folding.fold)
 
     in_threads(4, act)
-    while work(texts.fold):
+    while work(folding.fold):
         pass
     assert total(work, counting.SOURCE) == {"served": 20 + 3 * 6 * 4}
     assert kept(work) == anew(work)

@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 
 from app.db.session import UnitOfWork
 from app.db.tables import Annotation, BatchItem, KeywordRule, Label, Lease, Text, UserQuestion
-from app.services import annotations, batches, domains, forgetting, imports, intake, queue, texts, tombstones
+from app.services import annotations, batches, domains, folding, forgetting, imports, intake, queue, tombstones
 from app.services.forgetting import Forgotten
 from app.services.tombstones import Stone
 from tests.builders import (
@@ -120,7 +120,7 @@ def test_leased_text_is_taken_out_of_the_labelers_hand(work):
 def test_questions_that_are_not_folded_yet_go_too(work):
     work(intake.record, [asked("还没有", domain_id=domain_id(work), user_hash=ANA)])
     assert forget_user(work).questions == 1
-    assert work(texts.fold) == 0
+    assert work(folding.fold) == 0
     assert texts_left(work) == []
 
 

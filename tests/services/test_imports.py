@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from app.db.session import UnitOfWork, transaction
 from app.db.tables import Annotation, Label, Text, UserQuestion
 from app.intent.text import MaskedText
-from app.services import annotations, batches, imports, intake, texts
+from app.services import annotations, batches, folding, imports, intake
 from app.services.imports import ImportReport, ImportRow
 from tests.builders import (
     ask,
@@ -203,14 +203,14 @@ def _import_or_ask(work: UnitOfWork, number: int, words: list[str], owner: int) 
     else:
         for text in words:
             work(intake.record, [asked(text, domain_id=owner)])
-            work(texts.fold)
+            work(folding.fold)
 
 
 def test_texts_that_are_imported_while_they_are_asked_are_one(database_url: str, work: UnitOfWork) -> None:
     set_taxonomy(work, ["甲"])
     words = [trainable_text("甲") for _ in range(15)]
     in_processes(3, _import_or_ask, database_url, words, domain_id(work))
-    while work(texts.fold):
+    while work(folding.fold):
         pass
     assert column(work, Text.count, Text.state) == [(2, "labelled")] * 15
     assert column(work, UserQuestion.is_labeled) == [True] * 30

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.db.session import UnitOfWork, connect
 from app.db.tables import Annotation, Lease, Text, UserQuestion
-from app.services import domains, forgetting, intake, queue, recounting, selection, texts
+from app.services import domains, folding, forgetting, intake, queue, recounting, selection, texts
 from tests.builders import ask, asked, column, domain_id, domain_of, gold_text, label, set_taxonomy, trainable_text
 from tests.conftest import Databases
 
@@ -232,7 +232,7 @@ def test_a_slice_of_a_text_that_very_many_ask_counts_what_went_and_not_what_stay
         for number in range(40)
     ]
     work(intake.record, rows)
-    work(texts.fold)
+    work(folding.fold)
     ids = [row.question_id for row in rows]
     label(work, ids[-1], "甲")
     for days, left in ((50, 30), (30, 10), (25, 5), (20, 0)):

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.session import UnitOfWork
 from app.db.tables import Lease, Text
 from app.errors import Malformed, NoTexts
-from app.services import annotations, domains, queue, texts
+from app.services import annotations, domains, folding, queue
 from tests.builders import ask, column, domain_of, expire_leases, label, set_taxonomy, text_of, trainable_text
 from tests.services.together import in_processes, in_threads
 
@@ -230,6 +230,6 @@ def test_folding_goes_on_while_the_queue_is_taken(sqlite_work: UnitOfWork) -> No
     ids = _waiting(sqlite_work, 1)
     (item,) = sqlite_work(_next, "ana")
     ask(sqlite_work, item.question)
-    assert sqlite_work(texts.fold) == 0
+    assert sqlite_work(folding.fold) == 0
     assert _ids(sqlite_work(_next, "ana")) == ids
     assert sqlite_work(_next, "bo") == []

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.db.session import UnitOfWork
 from app.db.tables import Text, UserQuestion
 from app.intent.selection import frequency_weighted, margin_from_topk
-from app.services import annotations, domains, intake, texts
+from app.services import annotations, domains, folding, intake, texts
 from tests.builders import (
     ask,
     asked,
@@ -28,7 +28,7 @@ from tests.services.together import in_processes, in_threads
 
 def _fold_all(work: UnitOfWork) -> int:
     folded = 0
-    while slice_ := work(texts.fold, limit=7):
+    while slice_ := work(folding.fold, limit=7):
         folded += slice_
     return folded
 
@@ -38,8 +38,8 @@ def test_fold_counts_twins_in_one_text(work: UnitOfWork) -> None:
     early, late, *_ = rows = [asked(words, domain_id=domain_id(work)) for words in (text, text, other, text)]
     work(intake.record, rows)
 
-    assert work(texts.fold) == 4
-    assert work(texts.fold) == 0
+    assert work(folding.fold) == 4
+    assert work(folding.fold) == 0
 
     counted = dict(column(work, Text.text, Text.count))
     assert counted == {text: 3, other: 1}
@@ -71,7 +71,7 @@ def test_fold_counts_each_question_once_when_many_fold_at_once(work: UnitOfWork)
 def _ask_and_fold(work: UnitOfWork, number: int, owner: int, words: list[str]) -> None:
     for text in words[:: 1 if number % 2 else -1]:
         work(intake.record, [asked(text, domain_id=owner)])
-        work(texts.fold)
+        work(folding.fold)
 
 
 def test_fold_makes_a_text_once_when_processes_ask_it_first_at_once(database_url: str, work: UnitOfWork) -> None:
@@ -120,7 +120,7 @@ def test_gold_is_never_queued_by_folding(sqlite_work: UnitOfWork) -> None:
 def test_a_text_without_its_words_is_not_queued(sqlite_work: UnitOfWork) -> None:
     secret = sqlite_work(domains.create, "secret", keep_text=False).id
     sqlite_work(intake.record, [replace(asked(trainable_text("甲"), domain_id=secret), text=None)])
-    sqlite_work(texts.fold)
+    sqlite_work(folding.fold)
     assert column(sqlite_work, Text.text, Text.priority, Text.count) == [(None, None, 1)]
 
 
@@ -218,7 +218,7 @@ def test_twins_that_arrive_while_the_text_is_labelled_carry_the_label_all_the_sa
         else:
             for text in words:
                 work(intake.record, [asked(text, domain_id=owner)])
-                work(texts.fold)
+                work(folding.fold)
 
     in_threads(2, act)
     _fold_all(work)

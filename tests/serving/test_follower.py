@@ -17,15 +17,15 @@ class Pile:
         self.calls = 0
         self.error: Exception | None = None
 
-    def __call__(self) -> int:
+    def __call__(self) -> bool:
         self.calls += 1
         if self.error is not None:
             raise self.error
         if self.pieces == 0:
-            return 0
+            return False
         self.pieces -= 1
         self.done.append(time.monotonic())
-        return 1
+        return self.pieces > 0
 
 
 def _until(condition: object, seconds: float = 5.0) -> None:

@@ -1,16 +1,18 @@
-"""Rows that go in as columns are the rows that the ORM would have written."""
+"""Rows that go in, or change, as columns are the rows that the ORM would have written."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db.inserting import insert_rows
+from app.db.bulk import MOST_AT_ONCE, insert_rows, update_rows
 from app.db.scope import OutOfScope
-from app.db.session import UnitOfWork, connect
+from app.db.session import UnitOfWork, connect, is_outage
 from app.db.tables import UserQuestion
+from tests.conftest import Databases
 
 MOMENT = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 ODD = {
@@ -74,6 +76,49 @@ def test_bounded_session_puts_no_row_into_another_domain(sqlite_url: str) -> Non
         bounded(lambda session: insert_rows(session, UserQuestion, _columns("a")))
     bounded(lambda session: insert_rows(session, UserQuestion, _columns("a", domain_id=[1, 1, 1])))
     bounded.engine.dispose()
+
+
+def test_lost_connection_is_an_outage_and_no_fault_of_the_rows(databases: Databases, tmp_path: Path) -> None:
+    work = UnitOfWork(connect(databases.fresh("postgresql", tmp_path)))
+
+    def write(session: Session) -> None:
+        own = session.scalar(text("SELECT pg_backend_pid()"))
+        work.read(lambda other: other.execute(text(f"SELECT pg_terminate_backend({own})")))
+        insert_rows(session, UserQuestion, _columns("a"))
+
+    with pytest.raises(DBAPIError) as caught:
+        work(write)
+    assert is_outage(caught.value)
+    assert caught.value.connection_invalidated
+    work(lambda session: insert_rows(session, UserQuestion, _columns("a")))
+    work.engine.dispose()
+
+
+def test_rows_are_changed_by_their_key_and_others_stay(work: UnitOfWork) -> None:
+    count = MOST_AT_ONCE + 5
+    ids = [f"q{number:04d}" for number in range(count)]
+    row = {name: values[:1] * count for name, values in _columns("a", request_id=[None]).items()}
+    work(lambda session: insert_rows(session, UserQuestion, row | {"question_id": ids}))
+    changes = {
+        "priority": [number / 7 for number in range(count - 1)],
+        "priority_reason": ["%s ? :x 'q\"", *[None] * (count - 2)],
+        "question_id": [*ids[:-2], "nowhere"],
+        "correct_intent": [["a > b"], None] * ((count - 1) // 2),
+        "labeled_at": [MOMENT.astimezone(timezone(timedelta(hours=8))), None] * ((count - 1) // 2),
+        "is_labeled": [True, False] * ((count - 1) // 2),
+    }
+
+    work(lambda session: update_rows(session, UserQuestion, "question_id", changes))
+
+    found = work.read(lambda session: session.scalars(select(UserQuestion).order_by(UserQuestion.question_id)).all())
+    assert [one.question_id for one in found] == ids
+    for number, one in enumerate(found[:-2]):
+        assert one.priority == pytest.approx(number / 7)
+        assert (one.correct_intent, one.labeled_at) == ((None, None) if number % 2 else (["a > b"], MOMENT))
+        assert one.is_labeled is not bool(number % 2)
+        assert one.priority_reason == ("%s ? :x 'q\"" if number == 0 else None)
+        assert one.topk == ODD["topk"][0]
+    assert [(one.priority, one.is_labeled) for one in found[-2:]] == [(None, False)] * 2
 
 
 def test_value_that_is_no_json_is_refused_before_it_is_stored(sqlite_url: str) -> None:
