@@ -17,6 +17,7 @@ from app.api.problems import respond
 from app.errors import HeadTooLarge, IntentError, RequestTimeout, TooManyConnections
 
 MOST_HEAD_BYTES: Final = 64 * 1024
+HEAD_END: Final = b"\r\n\r\n"
 
 
 @dataclass(slots=True)
@@ -28,6 +29,35 @@ class Limits:
     most: int
     closing: bool = False
     """Whether each answer is its connection's last one."""
+
+
+class WholeAnswers:
+    """A transport that sends the head of an answer together with what follows it: one packet in place of two.
+
+    The server writes a head and the first of its body one after the other, and each would be a call of the kernel.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep for the next call what is the head of an answer and nothing else."""
+        if not self._head and data[:9] == b"HTTP/1.1 " and data[-4:] == HEAD_END and data[9:10] != b"1":
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data)
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        if self._head:
+            self.write(b"")
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class Connection(HttpToolsProtocol):
@@ -50,7 +80,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; beyond so many connections say so and close."""
-        super().connection_made(transport)
+        super().connection_made(WholeAnswers(transport))  # type: ignore[arg-type]
         self.deadline = self.loop.time() + self.limits.head_seconds
         if len(self.connections) > self.limits.most:
             self.refuse(TooManyConnections(f"more than {self.limits.most} connections are open"))

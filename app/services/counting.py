@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import event, func, inspect, select
+from sqlalchemy import bindparam, event, func, inspect, select
 from sqlalchemy.orm import LoaderCallableStatus, Session
 
 from app.db.tables import Annotation, Label, Text, now
@@ -77,11 +77,14 @@ def _label_ids(session: Session, questions: Iterable[Any]) -> dict[tuple[int, st
     if not paths:
         return {}
     rows = session.execute(
-        select(Label.domain_id, Label.path, Label.id).where(
-            Label.domain_id.in_({domain_id for domain_id, _ in paths}), Label.path.in_({path for _, path in paths})
-        )
+        _LABELS, {"domain_ids": list({owner for owner, _ in paths}), "paths": list({path for _, path in paths})}
     )
     return {(domain_id, path): label_id for domain_id, path, label_id in rows}
+
+
+_LABELS: Final = select(Label.domain_id, Label.path, Label.id).where(
+    Label.domain_id.in_(bindparam("domain_ids", expanding=True)), Label.path.in_(bindparam("paths", expanding=True))
+)
 
 
 def standing(text: Mapping[str, Any]) -> Standing:

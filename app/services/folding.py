@@ -5,14 +5,15 @@ SQLite nobody answers while a slice is written.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Dialect, select
+from sqlalchemy import Dialect, bindparam, select, type_coerce
 from sqlalchemy.orm import Session
+from sqlalchemy.types import NullType
 
 from app.db.bulk import Change, Insertion, change, insertion, update_rows
 from app.db.session import UnitOfWork
@@ -56,21 +57,21 @@ def fold_aside(work: UnitOfWork, turn: AbstractContextManager[object], *, limit:
     """
     if work.engine.dialect.name != "sqlite":
         return work(fold, limit=limit)
-    slice_ = work.read(prepare, limit=limit)
+    slice_ = work.read(prepare, limit=limit, aside=True)
     if slice_ is None:
         return 0
     with turn:
         try:
-            work(slice_.write, look_again=True)
+            work(slice_.write)
             return len(slice_.question_ids)
         except Stale:
             return work(fold, limit=limit)
 
 
-def prepare(session: Session, *, limit: int) -> "Slice | None":
+def prepare(session: Session, *, limit: int, aside: bool = False) -> "Slice | None":
     """Read up to `limit` questions without a text, and everything that follows from them; None if there are none.
 
-    On a server they and their texts are locked from here on.
+    On a server they and their texts are locked from here on. `aside`: it is written in another transaction.
     """
     questions = session.execute(
         select(*(getattr(UserQuestion, name) for name in _READ))
@@ -84,8 +85,7 @@ def prepare(session: Session, *, limit: int) -> "Slice | None":
         groups.setdefault((question.domain_id, question.text_hash), []).append(question)
     if not groups:
         return None
-    rows = _old_ones(session, groups)
-    old = {(text.domain_id, text.text_hash): text for text in map(_read, rows)}
+    old = {(text.domain_id, text.text_hash): text for text in map(_read, _of_keys(session, _OLD_ONES, groups))}
     texts = {key: old.get(key) or _new(asked[0]) for key, asked in groups.items()}
     for key, text in texts.items():
         before = {} if text.id is None else text.standing()
@@ -98,7 +98,7 @@ def prepare(session: Session, *, limit: int) -> "Slice | None":
     return Slice(
         question_ids=[question.question_id for question in questions],
         keys=list(groups),
-        rows=rows,
+        stored=_of_keys(session, _AS_STORED, groups) if aside else None,
         changes=_changes(dialect, list(old.values())),
         new=new,
         addition=_addition(dialect, new) if new else None,
@@ -115,8 +115,8 @@ class Slice:
 
     question_ids: Sequence[str]
     keys: Sequence[Key]
-    rows: Sequence[Any]
-    """The texts as they were read."""
+    stored: Sequence[Any] | None
+    """Where others may change them until it is written: the texts as they were."""
     changes: Sequence[Change]
     new: Sequence["_Folded"]
     addition: Insertion | None
@@ -126,33 +126,29 @@ class Slice:
     counted: counters.Gathered
     usage: Counter[tuple[int, int]]
 
-    def write(self, session: Session, *, look_again: bool = False) -> None:
-        """Write all of it. `look_again`: it was prepared in another transaction.
+    def write(self, session: Session) -> None:
+        """Write all of it.
 
         Raises:
             Stale: what it was prepared from is no longer so.
         """
-        if look_again and not self._still_holds(session):
+        if self.stored is not None and not self._still_holds(session, self.stored):
             raise Stale
         for changed in self.changes:
             changed.run(session)
         if self.addition is not None:
             self.addition.run(session)
-            ids = {(row.domain_id, row.text_hash): row.id for row in _ids(session, self.new)}
-            for text in self.new:
-                text.id = ids[text.domain_id, text.text_hash]
+            new = {(text.domain_id, text.text_hash): text for text in self.new}
+            for domain_id, text_hash, text_id in _of_keys(session, _IDS, new):
+                new[domain_id, text_hash].id = text_id
         self._point(session)
         counters.give(session, self.counted)
         rule_usage.count_usage(session, self.usage)
         session.expire_all()
 
-    def _still_holds(self, session: Session) -> bool:
-        left = session.scalars(
-            select(UserQuestion.question_id)
-            .where(UserQuestion.text_id.is_(None), UserQuestion.question_id <= self.question_ids[-1])
-            .order_by(UserQuestion.question_id)
-        )
-        return set(left) >= set(self.question_ids) and _old_ones(session, self.keys) == self.rows
+    def _still_holds(self, session: Session, stored: Sequence[Any]) -> bool:
+        left = session.scalars(_UNFOLDED, {"last": self.question_ids[-1]})
+        return set(left) >= set(self.question_ids) and _of_keys(session, _AS_STORED, self.keys) == stored
 
     def _point(self, session: Session) -> None:
         """Write what the questions take from their texts. Most are born as they are: their other columns stay."""
@@ -260,32 +256,38 @@ _QUEUED: Final = (*_COUNTED, "priority", "strategy", "reason")
 _NEW: Final = (*(name for name in _QUEUED if name != "id"), "domain_id", "text_hash", "is_gold")
 
 
-def _old_ones(session: Session, keys: Iterable[Key]) -> list[Any]:
-    """The texts of these keys that are there, locked in the order of their ids: two folders never wait in a ring."""
+def _of_keys(session: Session, statement: Any, keys: Iterable[Key]) -> list[Any]:
+    """What a statement finds for the texts of these keys, domain by domain."""
     by_domain: dict[int, list[str]] = {}
     for domain_id, text_hash in keys:
         by_domain.setdefault(domain_id, []).append(text_hash)
     found: list[Any] = []
     for domain_id, hashes in by_domain.items():
-        found += session.execute(
-            select(Text.text.is_not(None), *(getattr(Text, name) for name in _OLD))
-            .where(Text.domain_id == domain_id, Text.text_hash.in_(hashes))
-            .order_by(Text.id)
-            .with_for_update(key_share=True, of=Text)
-        )
+        found += session.execute(statement, {"domain_id": domain_id, "hashes": hashes})
     return found
 
 
-def _ids(session: Session, new: Iterable["_Folded"]) -> Iterator[Any]:
-    by_domain: dict[int, list[str]] = {}
-    for text in new:
-        by_domain.setdefault(text.domain_id, []).append(text.text_hash)
-    for domain_id, hashes in by_domain.items():
-        yield from session.execute(
-            select(Text.domain_id, Text.text_hash, Text.id).where(
-                Text.domain_id == domain_id, Text.text_hash.in_(hashes)
-            )
-        )
+# Statements that are made once: a list of values within a statement is turned value by value each time.
+_THESE: Final = (Text.domain_id == bindparam("domain_id"), Text.text_hash.in_(bindparam("hashes", expanding=True)))
+# Locked in the order of their ids, so that two folders never wait for each other.
+_OLD_ONES: Final = (
+    select(Text.text.is_not(None), *(getattr(Text, name) for name in _OLD))
+    .where(*_THESE)
+    .order_by(Text.id)
+    .with_for_update(key_share=True, of=Text)
+)
+# As the file has them: to compare them they need not be read.
+_AS_STORED: Final = (
+    select(Text.text.is_not(None), *(type_coerce(getattr(Text, name), NullType()) for name in _OLD))
+    .where(*_THESE)
+    .order_by(Text.id)
+)
+_IDS: Final = select(Text.domain_id, Text.text_hash, Text.id).where(*_THESE)
+_UNFOLDED: Final = (
+    select(UserQuestion.question_id)
+    .where(UserQuestion.text_id.is_(None), UserQuestion.question_id <= bindparam("last"))
+    .order_by(UserQuestion.question_id)
+)
 
 
 def _read(row: Any) -> "_Folded":
