@@ -11,6 +11,7 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.accepting import Acceptor, Shares
 from app.api.connections import Connection, Limits, connection_class
 from app.settings import Settings
 
@@ -27,11 +28,21 @@ COLLECT_AFTER: Final = (20_000, 20, 50)
 class Server(uvicorn.Server):
     """Stops in order: not ready, nothing new, what is in flight, the log."""
 
-    def __init__(self, app: FastAPI, settings: Settings, *, on_started: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: Settings,
+        *,
+        on_started: Callable[[], None] = lambda: None,
+        shares: Shares | None = None,
+    ) -> None:
+        """`shares`: of a worker, what each of them holds of the connections to their common socket."""
         self.limits = Limits(settings.head_seconds, settings.body_seconds, settings.max_connections)
         self._app = app
         self._drain_seconds = settings.drain_seconds
         self._on_started = on_started
+        self._shares = shares
+        self._acceptor: Acceptor | None = None
         self._looked_at = 0.0
         super().__init__(
             uvicorn.Config(
@@ -54,12 +65,29 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
         _make_threads_take_turns()
-        await super().startup(sockets)
+        if self._shares is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            [listener] = sockets
+            self._acceptor = Acceptor(
+                listener, self._protocol, shares=self._shares, held=lambda: len(self.server_state.connections)
+            )
+            self.servers = [self._acceptor]  # type: ignore[list-item]  # it can be closed, and no more is asked of it
         if self.started:
             self._on_started()
 
+    def _protocol(self) -> asyncio.Protocol:
+        made: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = made(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
     async def on_tick(self, counter: int) -> bool:
         """Besides what the server does ten times a second: close what is too slow."""
+        if self._acceptor is not None:
+            self._acceptor.tell()
         now = time.monotonic()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now

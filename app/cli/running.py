@@ -11,11 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -33,6 +31,9 @@ from jobs.context import JobContext
 from jobs.ledger import Ledger
 from jobs.reasons import in_words
 from jobs.timetable import TIMETABLE
+
+if TYPE_CHECKING:
+    from app.cli.workers import Told
 
 app = typer.Typer()
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def serve(host: HostOption = None, port: PortOption = None, workers: WorkersOpti
     log_to_stderr()
     as_worker = told()
     if as_worker is not None:
-        _serve(given, as_worker.listener, figures=as_worker.figures, on_started=as_worker.accept)
+        _serve(given, as_worker.listener, as_worker=as_worker)
         return
     _refuse_to_serve(given)
     listener = _listener(given)
@@ -87,13 +88,7 @@ def serve(host: HostOption = None, port: PortOption = None, workers: WorkersOpti
     Workers(given, listener).run()
 
 
-def _serve(
-    given: Settings,
-    listener: socket.socket,
-    *,
-    figures: Path | None = None,
-    on_started: Callable[[], None] = lambda: None,
-) -> None:
+def _serve(given: Settings, listener: socket.socket, *, as_worker: "Told | None" = None) -> None:
     """Answer in this process, until a signal."""
     from threadpoolctl import threadpool_limits
 
@@ -102,7 +97,11 @@ def _serve(
 
     _stop_with_parent()
     _allow_connections(given)
-    server = Server(create_app(given, figures=figures), given, on_started=on_started)
+    if as_worker is None:
+        server = Server(create_app(given), given)
+    else:
+        app = create_app(given, figures=as_worker.figures)
+        server = Server(app, given, on_started=as_worker.accept, shares=as_worker.shares)
     # The server stops in order at a signal, and then raises it again for whoever was there before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

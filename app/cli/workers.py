@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.api.accepting import Shares
 from app.cli.running import UNDER_UP
 from app.errors import SetupError
 from app.settings import Settings
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 LISTENER: Final = "INTENTLOOP_WORKER_LISTENER"
 READY: Final = "INTENTLOOP_WORKER_READY"
 FIGURES: Final = "INTENTLOOP_WORKER_FIGURES"
+PLACE: Final = "INTENTLOOP_WORKER_PLACE"
+SHARES: Final = "connections"
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LONGEST_PAUSE_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.1
@@ -60,6 +63,7 @@ class Workers:
         self._listener = listener
         self._workers: list[Worker] = []
         self._figures = tempfile.TemporaryDirectory(prefix="intentloop-workers-")
+        Shares.make(Path(self._figures.name) / SHARES, settings.workers)
         self._stopping = False
         self._replacing = False
         self._begun = False
@@ -77,7 +81,7 @@ class Workers:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._replace)
         try:
-            self._workers = [self._start() for _ in range(self._settings.workers)]
+            self._workers = [self._start(place) for place in range(self._settings.workers)]
             while not self._stopping:
                 self._look_after()
                 if self._replacing:
@@ -93,7 +97,7 @@ class Workers:
     def _replace(self, *_: object) -> None:
         self._replacing = True
 
-    def _start(self) -> Worker:
+    def _start(self, place: int) -> Worker:
         said, says = os.pipe()
         threads = str(self._settings.threads_each)
         # The pipe that nobody writes to ends with this process, however it ends, and the worker with the pipe.
@@ -108,6 +112,7 @@ class Workers:
                 LISTENER: str(self._listener.fileno()),
                 READY: str(says),
                 FIGURES: self._figures.name,
+                PLACE: str(place),
                 "INTENTLOOP_WORKERS": str(self._settings.workers),
                 "INTENTLOOP_HOST": self._settings.host,
             },
@@ -133,13 +138,13 @@ class Workers:
             self._failed = 0 if worker.ready else self._failed + 1
             self._try_again_at = time.monotonic() + min(LONGEST_PAUSE_SECONDS, 2.0**self._failed - 1)
             _forget(worker)
-            self._workers[place] = self._start()
+            self._workers[place] = self._start(place)
         self._begun = self._begun or all(worker.serves for worker in self._workers)
 
     def _replace_each(self) -> None:
         logger.info("the workers are replaced, one by one")
         for place, old in enumerate(list(self._workers)):
-            new = self._start()
+            new = self._start(place)
             while not new.ready and new.status is None and not self._stopping:
                 new.look()
                 time.sleep(LOOK_SECONDS)
@@ -185,6 +190,12 @@ class Told:
     listener: socket.socket
     ready: int
     figures: Path
+    place: int
+
+    @property
+    def shares(self) -> Shares:
+        """What each worker holds of the connections."""
+        return Shares(self.figures / SHARES, place=self.place)
 
     def accept(self) -> None:
         """Say that this worker accepts."""
@@ -196,4 +207,5 @@ def told() -> Told | None:
     """What this process was told; None where it is a service by itself."""
     if LISTENER not in os.environ:
         return None
-    return Told(socket.socket(fileno=int(os.environ[LISTENER])), int(os.environ[READY]), Path(os.environ[FIGURES]))
+    listener = socket.socket(fileno=int(os.environ[LISTENER]))
+    return Told(listener, int(os.environ[READY]), Path(os.environ[FIGURES]), int(os.environ[PLACE]))

@@ -4,7 +4,8 @@ import os
 import re
 import signal
 import threading
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -124,14 +125,52 @@ def test_a_worker_that_dies_is_started_again_and_its_figures_stay(world: Install
 
 
 def _figures(supervisor: int) -> list[Path]:
+    return list(_figures_folder(supervisor).glob("*.figures"))
+
+
+def _figures_folder(supervisor: int) -> Path:
     environment = Path(f"/proc/{workers_of(supervisor)[0]}/environ").read_bytes().split(b"\0")
     [folder] = [os.fsdecode(entry.partition(b"=")[2]) for entry in environment if b"WORKER_FIGURES=" in entry]
-    return list(Path(folder).glob("*.figures"))
+    return Path(folder)
 
 
 def _left(path: Path) -> float:
     found = re.findall(r'"intentloop_http_requests_total", {[^}]*"/classify"[^}]*"200"}, ([\d.]+)', path.read_text())
     return sum(map(float, found))
+
+
+def _held(supervisor: int) -> list[int]:
+    numbers = (_figures_folder(supervisor) / "connections").read_bytes()
+    return [int.from_bytes(numbers[at : at + 4], "little") for at in range(0, len(numbers), 4)]
+
+
+def _ask_on_new_connections(world: Installation, stack: ExitStack, count: int) -> None:
+    """So many clients who connect and ask at once, and keep their connections."""
+
+    def ask(http: httpx.Client) -> int:
+        return http.post("/classify", json={"text": "手机开不了机"}).status_code
+
+    address = f"http://127.0.0.1:{world.port}"
+    clients = [stack.enter_context(httpx.Client(base_url=address, timeout=20, trust_env=False)) for _ in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        assert set(pool.map(ask, clients)) == {200}
+
+
+def test_kept_connections_are_shared_evenly_and_one_worker_alone_takes_all(world: Installation) -> None:
+    service = world.start("serve", "--workers", "2")
+    world.wait_until_ready(service)
+    wait_for(lambda: 'intentloop_replicas{role="service"} 2.0' in world.http.get("/metrics").text, what="both workers")
+    with ExitStack() as stack:
+        _ask_on_new_connections(world, stack, 40)
+        held = wait_for(lambda: (found := _held(service.pid)) and sum(found) >= 40 and found, what="the connections")
+        assert min(held) >= 14, held
+
+        # Without the other one, which is stopped where it holds fewer, nobody waits for it.
+        stuck = workers_of(service.pid)[0]
+        os.kill(stuck, signal.SIGSTOP)
+        stack.callback(os.kill, stuck, signal.SIGCONT)
+        _ask_on_new_connections(world, stack, 40)
+    assert stop(service, seconds=60) == 0, world.said()
 
 
 def test_a_worker_that_cannot_start_ends_the_service_with_a_sentence(world: Installation) -> None:
