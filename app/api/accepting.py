@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 SLACK: Final = 2
 LEAVE_SECONDS: Final = 0.002
 # Whoever left them and finds them still there takes so many: the others are busy, or gone.
-TAKEN_AFTER_LEAVING: Final = 16
+TAKEN_AFTER_LEAVING: Final = 4
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 NO_ROOM_SECONDS: Final = 1.0
 _BYTES: Final = 4

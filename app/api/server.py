@@ -20,7 +20,7 @@ LOOK_SECONDS: Final = 0.5
 LAST_REQUEST_SECONDS: Final = 0.5
 # A thread that has waited for a disk or a socket is not run again before another one pauses or this time is over. With
 # Python's 5 ms, whoever writes the log while others compute holds the database for most of its time without working.
-SWITCH_SECONDS: Final = 0.0005
+SWITCH_SECONDS: Final = 0.002
 # Objects that may come to be before the youngest ones are looked through, and how often the older ones are.
 COLLECT_AFTER: Final = (20_000, 20, 50)
 
