@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.metrics import OTHER, Metrics
+from app.db.planning import analyse_if_unknown
 from app.db.session import UnitOfWork, is_outage
+from app.db.tables import Text, UserQuestion
 from app.errors import SetupError
 from app.intent.questions import AskedQuestion
 from app.services import folding, intake, texts
@@ -18,6 +20,8 @@ from app.settings import Settings
 
 # What is folded in one go: on SQLite answers wait for it to be written.
 FOLD_SLICE = 250
+# After so many folded questions it is looked whether the database still knows what its tables hold.
+LOOK_AT_TABLES = 1000
 
 
 def log_database(
@@ -108,15 +112,28 @@ def bulk_intake(
     return take_in
 
 
-def fold_and_project(work: UnitOfWork, turn: AbstractContextManager[object]) -> bool:
-    """What may follow the log's commit: fold a slice of questions, bring labels to the twins of large texts.
+class Folding:
+    """What may follow the log's commit: fold a slice of questions, bring labels to the twins of large texts."""
 
-    Returns whether more of it waits. What came while a slice was folded does not: each slice has its price, and under
-    load there would always be some.
-    """
-    if folding.fold_aside(work, turn, limit=FOLD_SLICE) == FOLD_SLICE:
-        return True
-    if not work.read(texts.is_due):
-        return False
-    with turn:
-        return bool(work(texts.project_due))
+    def __init__(self, work: UnitOfWork, turn: AbstractContextManager[object]) -> None:
+        self._work = work
+        self._turn = turn
+        self._since_look = 0
+
+    def __call__(self) -> bool:
+        """One slice. Returns whether more of it waits.
+
+        What came while a slice was folded does not: each slice has its price, and under load there would always be
+        some.
+        """
+        folded = folding.fold_aside(self._work, self._turn, limit=FOLD_SLICE)
+        self._since_look += folded
+        if self._since_look >= LOOK_AT_TABLES:
+            self._since_look = 0
+            self._work(analyse_if_unknown, Text.__tablename__, UserQuestion.__tablename__)
+        if folded == FOLD_SLICE:
+            return True
+        if not self._work.read(texts.is_due):
+            return False
+        with self._turn:
+            return bool(self._work(texts.project_due))

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
-from app.answer_log import bulk_intake, fold_and_project, log_database, open_spool
+from app.answer_log import Folding, bulk_intake, log_database, open_spool
 from app.api import (
     access,
     annotations,
@@ -164,9 +164,11 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     runtime = open_runtime(settings)
     turn = turn_of(engine)
 
+    fold = Folding(work, turn)
+
     def follow() -> bool:
         with metrics.folding():
-            return fold_and_project(work, turn)
+            return fold()
 
     folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, rest=FOLD_REST, name="folder")
     log = LogWriter(

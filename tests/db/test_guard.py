@@ -85,6 +85,8 @@ def test_servers_that_are_read_only_paused_or_gone(kind: str) -> None:
     with harmed(kind) as place, guarded(place.url) as work:
         work(intake.record, [question(1)])
         place.harm("read_only")
+        # A server takes up its new settings when it comes to it.
+        until(lambda: not _writes(work))
         for _ in range(2):
             with pytest.raises(DBAPIError) as caught:
                 work(intake.record, [question(2)])

@@ -1,0 +1,50 @@
+"""PostgreSQL is told of tables that grew at once, and of no others."""
+
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.db.planning import analyse_if_unknown
+from app.db.session import UnitOfWork, connect
+from app.db.tables import UserQuestion
+from app.services import intake
+from tests.builders import asked, domain_id
+from tests.conftest import Databases
+from tests.journeys.processes import wait_for
+
+QUESTIONS = UserQuestion.__tablename__
+
+
+def _look(session: Session) -> list[str]:
+    # Told at the end of a transaction, and not more often than once a second.
+    session.execute(text("SELECT pg_stat_force_next_flush()"))
+    return analyse_if_unknown(session, QUESTIONS, "intent_texts")
+
+
+def test_table_that_grew_at_once_is_looked_at_once(databases: Databases, tmp_path: Path) -> None:
+    work = UnitOfWork(connect(databases.fresh("postgresql", tmp_path)))
+    owner = domain_id(work)
+    rows = [asked(f"第{number}句", domain_id=owner) for number in range(1500)]
+    work(intake.record, rows[:500])
+    work(_look)
+    assert work(_look) == []
+
+    work(intake.record, rows[500:])
+    work(_look)
+    # Or the daemon of the server came by at this very moment.
+    wait_for(lambda: work(_look) == [QUESTIONS] or _known(work) == 1500, seconds=10, what="the look")
+    assert work(_look) == []
+    assert _known(work) == 1500
+    work.engine.dispose()
+
+
+def _known(work: UnitOfWork) -> float | None:
+    statement = text(f"SELECT reltuples FROM pg_class WHERE relname = '{QUESTIONS}'")
+    return work.read(lambda session: session.scalar(statement))
+
+
+def test_other_databases_are_asked_nothing(sqlite_url: str) -> None:
+    work = UnitOfWork(connect(sqlite_url))
+    assert work(analyse_if_unknown, QUESTIONS) == []
+    work.engine.dispose()
