@@ -22,7 +22,7 @@ from tests.conftest import Databases
 from tests.serving.artifacts import LABELS, Artifact
 
 WANTED = os.environ.get("INTENTLOOP_TEST_FUZZ_EXAMPLES")
-EXAMPLES = int(WANTED or "60")
+EXAMPLES = int(WANTED or "46")
 SEED = [] if WANTED else ["--seed", "20261122"]
 LEAST_CASES = 2_000
 
