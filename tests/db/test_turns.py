@@ -69,6 +69,7 @@ def test_a_turn_that_was_never_given_back_is_waited_for_and_no_longer(tmp_path: 
     started = time.monotonic()
     with Turn(file, patience_seconds=0.3):
         assert time.monotonic() - started >= 0.3
+        assert holder.is_alive()
 
     # A process that dies gives it back.
     holder.kill()

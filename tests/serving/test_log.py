@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 
 from app.errors import IntentError, Overloaded, RequestIdConflict, SpoolFull, Unavailable
 from app.intent.questions import AskedQuestion
-from app.serving.log import LogWriter, Spooled
+from app.serving.log import LogWriter, Replayed, Spooled
 from app.serving.spool import Spool, waiting
 from tests.serving.spooling import Away, Obedient, question
 
@@ -140,6 +140,32 @@ def test_under_load_it_finds_its_way_back_and_every_question_is_there_once(datab
         until(lambda: not log.spooled[0])
     assert sorted(numbers(database)) == sorted(asked)
     assert log.tally.degradations >= 3
+
+
+def test_the_last_ones_are_replayed_although_one_more_is_asked_each_time(database: Obedient, tmp_path: Path) -> None:
+    """Spooled meanwhile, it would be what the next replay finds, and so on for ever."""
+    asking: list[threading.Thread] = []
+    replay = database.replay
+
+    def one_more(spooled: Sequence[AskedQuestion]) -> Replayed:
+        before = log.spooled[0]
+        asking.append(threading.Thread(target=ask, args=(log, question(100 + len(asking)))))
+        asking[-1].start()
+        deadline = time.monotonic() + PATIENCE / 4
+        while log.spooled[0] == before and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return replay(spooled)
+
+    database.replay = one_more  # type: ignore[method-assign]
+    with writing(database, tmp_path) as log:
+        database.away.set()
+        ask(log, question(1))
+        database.away.clear()
+        until(lambda: log.degraded_since is None, seconds=10)
+        assert len(asking) <= 3
+        for thread in asking:
+            thread.join(10)
+    assert len(numbers(database)) == 1 + len(asking)
 
 
 def test_a_repeated_request_gets_its_first_answer_while_it_waits(database: Obedient, tmp_path: Path) -> None:
