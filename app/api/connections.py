@@ -50,12 +50,6 @@ class WholeAnswers:
         head, self._head = self._head, b""
         self._transport.write(head + data)
 
-    def close(self) -> None:
-        """Send what is kept, and close."""
-        if self._head:
-            self.write(b"")
-        self._transport.close()
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 

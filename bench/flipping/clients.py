@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import uvloop
 
 ANSWER_SECONDS = 30.0
+# Of no two connections the same: the next one may lead to another worker, which is behind by up to a second.
+_connections = itertools.count()
 
 
 class Answer(NamedTuple):
@@ -59,6 +62,7 @@ class Clients:
     async def _ask(self, number: int) -> None:
         port, asked = self._ports[number % len(self._ports)], 0
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        connection = next(_connections)
         while not self._ending.is_set():
             asked += 1
             body = json.dumps({"text": f"question {number} {asked % 5000}"}).encode()
@@ -73,9 +77,10 @@ class Clients:
                 self.failures.append(Failure(start, type(error).__name__))
                 writer.close()
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                connection = next(_connections)
                 continue
             self.answers.append(
-                Answer(number, start, time.time(), status, found.get("label"), found.get("model_version"))
+                Answer(connection, start, time.time(), status, found.get("label"), found.get("model_version"))
             )
         writer.close()
 

@@ -55,6 +55,7 @@ REFUSED = [
 REPLACED = [
     b'{"text": "a\\u0000b"}',
     b'{"text": "a\\ud800b"}',
+    b'{"text": "x", "request_id": "a\\u0000b"}',
     b'{"text": "x", "more": [1, {"y": "z"}]}',
     b'{"text": "x", "text": "y"}',
     b'{"text": "x", "topk": 1, "topk": 2}',
@@ -75,7 +76,7 @@ def _both(service: Service, body: bytes) -> tuple[httpx.Response, httpx.Response
     )
 
 
-@pytest.mark.parametrize("body", [json.dumps(body).encode() for body in PLAIN] + REFUSED + REPLACED, ids=range(32))
+@pytest.mark.parametrize("body", [json.dumps(body).encode() for body in PLAIN] + REFUSED + REPLACED, ids=range(33))
 def test_both_ways_give_the_same_answer(service_with_model: Service, body: bytes) -> None:
     short, ordinary = _both(service_with_model, body)
     assert _without_ids(short) == _without_ids(ordinary)

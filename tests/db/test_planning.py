@@ -1,10 +1,13 @@
 """PostgreSQL is told of tables that grew at once, and of no others."""
 
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.answer_log import LOOK_AT_TABLES, Folding
 from app.db.planning import analyse_if_unknown
 from app.db.session import UnitOfWork, connect
 from app.db.tables import UserQuestion
@@ -36,6 +39,24 @@ def test_table_that_grew_at_once_is_looked_at_once(databases: Databases, tmp_pat
     wait_for(lambda: work(_look) == [QUESTIONS] or _known(work) == 1500, seconds=10, what="the look")
     assert work(_look) == []
     assert _known(work) == 1500
+    work.engine.dispose()
+
+
+def test_who_folds_lets_it_be_looked_at(databases: Databases, tmp_path: Path) -> None:
+    work = UnitOfWork(connect(databases.fresh("postgresql", tmp_path)))
+    owner = domain_id(work)
+    fold = Folding(work, nullcontext())
+    asked_so_far = 0
+    while (_known(work) or 0) <= 0:
+        assert asked_so_far < 10_000
+        work(
+            intake.record, [asked(f"第{asked_so_far + number}句", domain_id=owner) for number in range(LOOK_AT_TABLES)]
+        )
+        asked_so_far += LOOK_AT_TABLES
+        while fold():
+            pass
+        # The server counts what was written once a second.
+        time.sleep(1.1)
     work.engine.dispose()
 
 
