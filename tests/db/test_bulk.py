@@ -8,6 +8,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
+from app.db import bulk
 from app.db.bulk import MOST_AT_ONCE, insert_rows, update_rows
 from app.db.scope import OutOfScope
 from app.db.session import UnitOfWork, connect, is_outage
@@ -42,7 +43,11 @@ def _columns(prefix: str, **changes: object) -> dict[str, list[object]]:
     return columns | changes  # type: ignore[operator,return-value]
 
 
-def test_every_type_of_value_comes_back_as_the_orm_would_give_it(work: UnitOfWork) -> None:
+@pytest.mark.parametrize("most", [bulk.MOST_IN_A_DOCUMENT, 0], ids=["few", "many"])
+def test_every_type_of_value_comes_back_as_the_orm_would_give_it(
+    work: UnitOfWork, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(bulk, "MOST_IN_A_DOCUMENT", most)
     columns = _columns("b", request_id=["q%", None, None])
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -63,7 +68,11 @@ def test_every_type_of_value_comes_back_as_the_orm_would_give_it(work: UnitOfWor
     assert (found[0].source, found[0].is_labeled, found[0].training_status) == ("served", False, "pending")
 
 
-def test_key_that_is_taken_leaves_nothing_of_the_rows(work: UnitOfWork) -> None:
+@pytest.mark.parametrize("most", [bulk.MOST_IN_A_DOCUMENT, 0], ids=["few", "many"])
+def test_key_that_is_taken_leaves_nothing_of_the_rows(
+    work: UnitOfWork, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(bulk, "MOST_IN_A_DOCUMENT", most)
     work(lambda session: insert_rows(session, UserQuestion, _columns("a", request_id=[None] * 3)))
     with pytest.raises(IntegrityError):
         work(lambda session: insert_rows(session, UserQuestion, _columns("a", question_id=["new", "newer", "a1"])))
@@ -78,7 +87,11 @@ def test_bounded_session_puts_no_row_into_another_domain(sqlite_url: str) -> Non
     bounded.engine.dispose()
 
 
-def test_lost_connection_is_an_outage_and_no_fault_of_the_rows(databases: Databases, tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [bulk.MOST_IN_A_DOCUMENT, 0], ids=["few", "many"])
+def test_lost_connection_is_an_outage_and_no_fault_of_the_rows(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(bulk, "MOST_IN_A_DOCUMENT", most)
     work = UnitOfWork(connect(databases.fresh("postgresql", tmp_path)))
 
     def write(session: Session) -> None:
