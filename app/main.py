@@ -118,6 +118,8 @@ def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,  # behind a proxy a redirect would name the wrong host
+        # The framework's own would record what callers sent wrong, word by word, and ask each time whether it may.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.max_json_depth = settings.max_json_depth
     app.state.metrics = Metrics()
