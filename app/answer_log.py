@@ -126,7 +126,7 @@ class Folding:
         What came while a slice was folded does not: each slice has its price, and under load there would always be
         some.
         """
-        folded = folding.fold_aside(self._work, self._turn, limit=FOLD_SLICE)
+        folded = fold_aside(self._work, self._turn, limit=FOLD_SLICE)
         self._since_look += folded
         if self._since_look >= LOOK_AT_TABLES:
             self._since_look = 0
@@ -137,3 +137,22 @@ class Folding:
             return False
         with self._turn:
             return bool(self._work(texts.project_due))
+
+
+def fold_aside(work: UnitOfWork, turn: AbstractContextManager[object], *, limit: int) -> int:
+    """Fold up to `limit` questions; where one writer stops all others, with the writing alone as a writer.
+
+    What was prepared meanwhile is looked at again before it is written, and folded anew where somebody changed it.
+    Returns how many.
+    """
+    if work.engine.dialect.name != "sqlite":
+        return work(folding.fold, limit=limit)
+    slice_ = work.read(folding.prepare, limit=limit, aside=True)
+    if slice_ is None:
+        return 0
+    with turn:
+        try:
+            work(slice_.write)
+            return len(slice_.question_ids)
+        except folding.Stale:
+            return work(folding.fold, limit=limit)

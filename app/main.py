@@ -13,6 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
@@ -68,6 +69,8 @@ LOG_SIZE = 500
 # Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
 GATHER_SECONDS = 0.2
 FOLD_REST = 0.5
+# The framework's own would record what callers sent wrong, word by word, and ask for each request whether it may.
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
 
 
@@ -118,8 +121,7 @@ def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,  # behind a proxy a redirect would name the wrong host
-        # The framework's own would record what callers sent wrong, word by word, and ask each time whether it may.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=NO_TELEMETRY,
     )
     app.state.max_json_depth = settings.max_json_depth
     app.state.metrics = Metrics()

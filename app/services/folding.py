@@ -6,7 +6,6 @@ SQLite nobody answers while a slice is written.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
@@ -16,7 +15,6 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
 from app.db.bulk import Change, Insertion, change, insertion, update_rows
-from app.db.session import UnitOfWork
 from app.db.tables import Text, UserQuestion
 from app.intent.selection import is_gold_candidate
 from app.services import counters, counting, rule_usage
@@ -48,24 +46,6 @@ def fold(session: Session, *, limit: int = FOLD_SIZE) -> int:
         return 0
     slice_.write(session)
     return len(slice_.question_ids)
-
-
-def fold_aside(work: UnitOfWork, turn: AbstractContextManager[object], *, limit: int) -> int:
-    """As `fold`, but where one writer stops all others, with the writing alone as a writer.
-
-    What was prepared meanwhile is looked at again before it is written, and prepared anew where somebody changed it.
-    """
-    if work.engine.dialect.name != "sqlite":
-        return work(fold, limit=limit)
-    slice_ = work.read(prepare, limit=limit, aside=True)
-    if slice_ is None:
-        return 0
-    with turn:
-        try:
-            work(slice_.write)
-            return len(slice_.question_ids)
-        except Stale:
-            return work(fold, limit=limit)
 
 
 def prepare(session: Session, *, limit: int, aside: bool = False) -> "Slice | None":

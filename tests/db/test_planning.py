@@ -1,22 +1,40 @@
 """PostgreSQL is told of tables that grew at once, and of no others."""
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.answer_log import LOOK_AT_TABLES, Folding
 from app.db.planning import analyse_if_unknown
+from app.db.schema import migrate
 from app.db.session import UnitOfWork, connect
 from app.db.tables import UserQuestion
-from app.services import intake
+from app.services import domains, intake
 from tests.builders import asked, domain_id
 from tests.conftest import Databases
 from tests.journeys.processes import wait_for
 
 QUESTIONS = UserQuestion.__tablename__
+
+
+@pytest.fixture
+def work(databases: Databases) -> Iterator[UnitOfWork]:
+    """On a database of its own: of the others the server knows what earlier tests have left."""
+    server = connect(databases.server("postgresql"))
+    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE planning"))
+        engine = connect(server.url.set(database="planning").render_as_string(hide_password=False))
+        migrate(engine)
+        made = UnitOfWork(engine)
+        made(domains.ensure_default)
+        yield made
+        engine.dispose()
+        connection.execute(text("DROP DATABASE planning"))
+    server.dispose()
 
 
 def _look(session: Session) -> list[str]:
@@ -25,8 +43,7 @@ def _look(session: Session) -> list[str]:
     return analyse_if_unknown(session, QUESTIONS, "intent_texts")
 
 
-def test_table_that_grew_at_once_is_looked_at_once(databases: Databases, tmp_path: Path) -> None:
-    work = UnitOfWork(connect(databases.fresh("postgresql", tmp_path)))
+def test_table_that_grew_at_once_is_looked_at_once(work: UnitOfWork) -> None:
     owner = domain_id(work)
     rows = [asked(f"第{number}句", domain_id=owner) for number in range(1500)]
     work(intake.record, rows[:500])
@@ -39,11 +56,9 @@ def test_table_that_grew_at_once_is_looked_at_once(databases: Databases, tmp_pat
     wait_for(lambda: work(_look) == [QUESTIONS] or _known(work) == 1500, seconds=10, what="the look")
     assert work(_look) == []
     assert _known(work) == 1500
-    work.engine.dispose()
 
 
-def test_who_folds_lets_it_be_looked_at(databases: Databases, tmp_path: Path) -> None:
-    work = UnitOfWork(connect(databases.fresh("postgresql", tmp_path)))
+def test_who_folds_lets_it_be_looked_at(work: UnitOfWork) -> None:
     owner = domain_id(work)
     fold = Folding(work, nullcontext())
     asked_so_far = 0
@@ -57,7 +72,6 @@ def test_who_folds_lets_it_be_looked_at(databases: Databases, tmp_path: Path) ->
             pass
         # The server counts what was written once a second.
         time.sleep(1.1)
-    work.engine.dispose()
 
 
 def _known(work: UnitOfWork) -> float | None:

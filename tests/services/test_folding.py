@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
+from app.answer_log import fold_aside
 from app.db.session import UnitOfWork
 from app.db.tables import Text, UserQuestion
 from app.services import annotations, folding, intake
@@ -35,8 +36,8 @@ def test_what_was_prepared_is_written_as_it_would_have_been_at_once(sqlite_work:
     label(sqlite_work, first, "甲")
     _asks_again(sqlite_work, old, new, new)
 
-    assert folding.fold_aside(sqlite_work, nullcontext(), limit=100) == 3
-    assert folding.fold_aside(sqlite_work, nullcontext(), limit=100) == 0
+    assert fold_aside(sqlite_work, nullcontext(), limit=100) == 3
+    assert fold_aside(sqlite_work, nullcontext(), limit=100) == 0
 
     assert sorted(column(sqlite_work, Text.text, Text.count)) == sorted([(old, 2), (new, 2)])
     assert column(sqlite_work, UserQuestion.is_labeled).count(True) == 2
@@ -83,7 +84,7 @@ def test_slice_that_is_stale_writes_nothing_and_is_folded_anew(
         yield
 
     stale = _prepared(sqlite_work)
-    folding.fold_aside(sqlite_work, turn(), limit=100)
+    fold_aside(sqlite_work, turn(), limit=100)
 
     assert None not in column(sqlite_work, UserQuestion.text_id)
     labelled = set(column(sqlite_work, Text.label_id)) != {None}
@@ -108,7 +109,7 @@ def test_text_that_another_one_made_meanwhile_is_found(sqlite_work: UnitOfWork) 
     _asks_again(sqlite_work, text)
     with pytest.raises(Stale):
         sqlite_work(stale.write)
-    assert folding.fold_aside(sqlite_work, nullcontext(), limit=100) == 1
+    assert fold_aside(sqlite_work, nullcontext(), limit=100) == 1
     assert column(sqlite_work, Text.text, Text.count) == [(text, 2)]
 
 
@@ -120,12 +121,12 @@ def test_many_who_fold_aside_and_label_at_once_count_everything_once(sqlite_work
     def disturb(number: int) -> None:
         for place, text in enumerate(words):
             _asks_again(sqlite_work, text)
-            folding.fold_aside(sqlite_work, nullcontext(), limit=5)
+            fold_aside(sqlite_work, nullcontext(), limit=5)
             if place % 4 == number:
                 _label(sqlite_work, firsts[place])
 
     in_threads(4, disturb)
-    while folding.fold_aside(sqlite_work, nullcontext(), limit=5):
+    while fold_aside(sqlite_work, nullcontext(), limit=5):
         pass
     assert column(sqlite_work, Text.count) == [5] * 12
     assert all(column(sqlite_work, UserQuestion.is_labeled))
