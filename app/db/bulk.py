@@ -199,20 +199,18 @@ def _copy(connection: Connection, statement: str, rows: Iterable[Sequence[Any]])
     """Insert by COPY: a third of what as many INSERTs take. Its errors are raised as those of any statement."""
     driver: Any = connection.dialect
     errors = driver.loaded_dbapi.Error
-    cursor: Any = connection.connection.cursor()
+    taken = connection.connection
     try:
-        with cursor.copy(statement) as copy:
+        with taken.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[attr-defined]
             for row in rows:
                 copy.write_row(row)
     except errors as error:
-        lost = driver.is_disconnect(error, connection.connection.dbapi_connection, cursor)
+        lost = driver.is_disconnect(error, taken.dbapi_connection, None)
         if lost:
             connection.invalidate(error)
         raise DBAPIError.instance(
             statement, None, error, errors, hide_parameters=True, connection_invalidated=lost, dialect=driver
         ) from error
-    finally:
-        cursor.close()
 
 
 def _table(mapped: type[Base]) -> Table:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -87,9 +88,10 @@ def test_bounded_session_puts_no_row_into_another_domain(sqlite_url: str) -> Non
     bounded.engine.dispose()
 
 
+@pytest.mark.parametrize("how", ["ended by the server", "known to be closed"])
 @pytest.mark.parametrize("most", [bulk.MOST_IN_A_DOCUMENT, 0], ids=["few", "many"])
 def test_lost_connection_is_an_outage_and_no_fault_of_the_rows(
-    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, how: str
 ) -> None:
     monkeypatch.setattr(bulk, "MOST_IN_A_DOCUMENT", most)
     work = UnitOfWork(connect(databases.fresh("postgresql", tmp_path)))
@@ -97,6 +99,9 @@ def test_lost_connection_is_an_outage_and_no_fault_of_the_rows(
     def write(session: Session) -> None:
         own = session.scalar(text("SELECT pg_backend_pid()"))
         work.read(lambda other: other.execute(text(f"SELECT pg_terminate_backend({own})")))
+        if how == "known to be closed":
+            driver: Any = session.connection().connection.driver_connection
+            driver.close()
         insert_rows(session, UserQuestion, _columns("a"))
 
     with pytest.raises(DBAPIError) as caught:

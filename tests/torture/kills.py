@@ -60,6 +60,8 @@ def slaughter(place: Victim, folder: Path, *, kind: str, kills: int, seed: int, 
     figures[f"{kind}_answers"] = len(ledger.answers)
     figures[f"{kind}_spooled"] = sum(answer.logged == "spooled" for answer in ledger.answers)
     figures[f"{kind}_unforeseen"] = ledger.unforeseen
+    # By name, so that a miss can be looked for; -1 is a request that nobody answered in time.
+    figures |= {f"{kind}_status_{status}": count for status, count in sorted(ledger.statuses.items())}
     return figures
 
 
