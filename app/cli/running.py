@@ -13,7 +13,7 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from app import logs
 from app.cli.opening import JsonOption, console, database, log_to_stderr, print_json, reach, settings
+from app.cli.workers import UNDER_UP, Told, Workers, told
 from app.db.schema import migrate as migrate_schema
 from app.db.session import UnitOfWork
 from app.errors import IntentError, SetupError
@@ -32,9 +33,6 @@ from jobs.ledger import Ledger
 from jobs.reasons import in_words
 from jobs.timetable import TIMETABLE
 
-if TYPE_CHECKING:
-    from app.cli.workers import Told
-
 app = typer.Typer()
 logger = logging.getLogger(__name__)
 
@@ -44,8 +42,6 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=1, max=64, help="Processes that answer on this port. [default: 1]")
 ]
 
-# Set for the children of `up`, which end with it.
-UNDER_UP = "INTENTLOOP_UNDER_UP"
 # To flush the log and end the threads, after what was in flight.
 STOP_SECONDS = 20.0
 BACKLOG = 2048
@@ -69,8 +65,6 @@ def serve(host: HostOption = None, port: PortOption = None, workers: WorkersOpti
     SIGTERM ends it in order: what was accepted is answered first. With several workers one that dies is started
     again, and SIGHUP replaces them one by one. Exit status: 0 stopped, 1 it could not start.
     """
-    from app.cli.workers import Workers, told
-
     given = settings(host=host, port=port, workers=workers)
     log_to_stderr()
     as_worker = told()
@@ -88,7 +82,7 @@ def serve(host: HostOption = None, port: PortOption = None, workers: WorkersOpti
     Workers(given, listener).run()
 
 
-def _serve(given: Settings, listener: socket.socket, *, as_worker: "Told | None" = None) -> None:
+def _serve(given: Settings, listener: socket.socket, *, as_worker: Told | None = None) -> None:
     """Answer in this process, until a signal."""
     from threadpoolctl import threadpool_limits
 

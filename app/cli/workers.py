@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from app.api.accepting import Shares
-from app.cli.running import UNDER_UP
 from app.errors import SetupError
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# Set for the children of `up`, and of what looks after workers: they end with it.
+UNDER_UP: Final = "INTENTLOOP_UNDER_UP"
 # What a worker is told by the process that started it.
 LISTENER: Final = "INTENTLOOP_WORKER_LISTENER"
 READY: Final = "INTENTLOOP_WORKER_READY"
