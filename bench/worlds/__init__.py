@@ -42,7 +42,7 @@ DAYS = 60
 SKIPPED, HELD, RAN_OUT = 200, 400, 400
 SLICE = 5_000
 CACHE_KIB = 400_000
-POOL_BYTES = 3 * 2**29
+POOL_BYTES = 4 * 2**30
 
 Rows = Iterator[tuple[Any, ...]]
 
