@@ -9,7 +9,7 @@ labelled; of 10,000 questions the same shares. In both, the top of the queue is 
 skipped, 400 that others hold and 400 whose lease ran out: what a request must pass before it finds its 20.
 
 The servers are those of the tests, and MariaDB has a buffer pool of 4 GB instead of 64 MB: it reads past the system's
-cache, in which the other two find their rows. With 64 MB or 1.5 GB the random strategy waits for the disk.
+cache, in which the other two find their rows.
 
 Each request goes over HTTP to a process of its own. Per round and size: looks without a labeler by both strategies,
 leases by a labeler who comes for the first time by both strategies, leases by the labeler who skipped, and `/stats`;

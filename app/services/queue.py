@@ -16,6 +16,8 @@ from app.intent.text import MaskedText, text_hash
 
 MOST_LEASED = 100
 SLOT = 1
+# The index of texts by domain, state and hash.
+BY_HASH = "ix_intent_texts_domain_id_state_text_hash"
 
 Statement = Select[Text]
 
@@ -32,6 +34,9 @@ def _at_random(statement: Statement) -> Stretches:
     # Hashes are uniform, so those beyond a random point are a random sample from an index; the first follow the last.
     point = text_hash(MaskedText(uuid.uuid4().hex))
     ordered = statement.order_by(Text.text_hash)
+    # Of a point near the end MySQL and MariaDB would take all that lies beyond it, by another index, and sort it.
+    for dialect in ("mysql", "mariadb"):
+        ordered = ordered.with_hint(Text, f"FORCE INDEX ({BY_HASH})", dialect)
     return [ordered.where(Text.text_hash >= point), ordered.where(Text.text_hash < point)]
 
 
