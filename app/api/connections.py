@@ -50,6 +50,16 @@ class WholeAnswers:
         head, self._head = self._head, b""
         self._transport.write(head + data)
 
+    def flush(self) -> None:
+        """Send what is kept: nothing follows the head of an answer to HEAD."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        self.flush()
+        self._transport.close()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
@@ -74,7 +84,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; beyond so many connections say so and close."""
-        super().connection_made(WholeAnswers(transport))  # type: ignore[arg-type]
+        self._whole = WholeAnswers(transport)
+        super().connection_made(self._whole)  # type: ignore[arg-type]
         self.deadline = self.loop.time() + self.limits.head_seconds
         if len(self.connections) > self.limits.most:
             self.refuse(TooManyConnections(f"more than {self.limits.most} connections are open"))
@@ -110,6 +121,11 @@ class Connection(HttpToolsProtocol):
         """All is there: from now on the caller waits for us."""
         self.deadline = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is over, with a body or without."""
+        self._whole.flush()
+        super().on_response_complete()
 
     def look_at_deadline(self, now: float) -> None:
         """Give up on a request that is too slow to arrive."""

@@ -187,6 +187,21 @@ def test_one_connection_too_many_is_told_so_and_the_others_stay() -> None:
             assert answer_of(fourth)[0] == 200
 
 
+@pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_an_answer_without_a_body_leaves_at_once(last: bytes) -> None:
+    with running() as there, there.connect() as asking:
+        asking.settimeout(10)
+        asking.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n" + last + b"\r\n")
+        head = asking.recv(65536)
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert head.endswith(b"\r\n\r\n")
+        if last:
+            assert is_closed(asking)
+        else:
+            asking.sendall(REQUEST)
+            assert answer_of(asking)[0] == 200
+
+
 def test_slow_clients_do_not_stand_in_the_way_of_others() -> None:
     with running(head_seconds=20) as there:
         slow = [there.connect() for _ in range(200)]
