@@ -4,13 +4,13 @@ import os
 import re
 import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.api.accepting import SLACK
 from tests.journeys.processes import Installation, installation, pids, stop, wait_for
 
 
@@ -144,16 +144,10 @@ def _held(supervisor: int) -> list[int]:
     return [int.from_bytes(numbers[at : at + 4], "little") for at in range(0, len(numbers), 4)]
 
 
-def _ask_on_new_connections(world: Installation, stack: ExitStack, count: int) -> None:
-    """So many clients who connect and ask at once, and keep their connections."""
-
-    def ask(http: httpx.Client) -> int:
-        return http.post("/classify", json={"text": "手机开不了机"}).status_code
-
-    address = f"http://127.0.0.1:{world.port}"
-    clients = [stack.enter_context(httpx.Client(base_url=address, timeout=20, trust_env=False)) for _ in range(count)]
-    with ThreadPoolExecutor(count) as pool:
-        assert set(pool.map(ask, clients)) == {200}
+def _connect_and_ask(world: Installation, stack: ExitStack) -> None:
+    """A client who asks, and keeps the connection."""
+    client = httpx.Client(base_url=f"http://127.0.0.1:{world.port}", timeout=20, trust_env=False)
+    assert stack.enter_context(client).post("/classify", json={"text": "手机开不了机"}).status_code == 200
 
 
 def test_kept_connections_are_shared_evenly_and_one_worker_alone_takes_all(world: Installation) -> None:
@@ -165,12 +159,19 @@ def test_kept_connections_are_shared_evenly_and_one_worker_alone_takes_all(world
         stuck = workers_of(service.pid)[0]
         os.kill(stuck, signal.SIGSTOP)
         stack.callback(os.kill, stuck, signal.SIGCONT)
-        _ask_on_new_connections(world, stack, 40)
+        for _ in range(40):
+            _connect_and_ask(world, stack)
+        assert max(_held(service.pid)) - min(_held(service.pid)) >= 30
         os.kill(stuck, signal.SIGCONT)
-        # And leaves to it what comes later: by whoever is awake first they would have 60 and 20.
-        _ask_on_new_connections(world, stack, 40)
-        held = wait_for(lambda: (found := _held(service.pid)) and sum(found) >= 80 and found, what="the connections")
-        assert min(held) >= 28, held
+        # And leaves to it what comes later: by whoever is awake first the distance would stay. On a machine that is
+        # busy the other one is not always awake in time, so how many it takes to catch up is left open.
+        for _ in range(160):
+            _connect_and_ask(world, stack)
+            fewer, more = sorted(_held(service.pid))
+            if more - fewer <= fewer // 8 + SLACK + 1:
+                break
+        else:
+            raise AssertionError(f"of two workers one holds {more} connections, the other one {fewer}")
     assert stop(service, seconds=60) == 0, world.said()
 
 
