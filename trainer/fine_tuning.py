@@ -159,13 +159,12 @@ class _Run:
         self._targets = torch.tensor(training.targets, device=device)
         self._body = [weight for weight in embedder.backbone.parameters() if weight.requires_grad]
         per_epoch = -(-len(training) // schedule.batch_size)
-        self._optimiser = torch.optim.AdamW(
+        self._optimiser = _adamw(
             [
                 {"params": [w for w in self._body if w.ndim > 1], "lr": schedule.learning_rate},
                 {"params": [w for w in self._body if w.ndim < 2], "lr": schedule.learning_rate, "weight_decay": 0.0},
                 {"params": [self._weights, self._bias], "lr": schedule.head_learning_rate, "weight_decay": 0.0},
-            ],
-            weight_decay=WEIGHT_DECAY,
+            ]
         )
         self._rate = _warmed(self._optimiser, per_epoch * schedule.epochs)
 
@@ -187,7 +186,7 @@ class _Run:
         """Epochs that draw texts of one label together and others apart, without the head."""
         size = max(self._schedule.batch_size, LEAST_CONTRASTIVE_BATCH)
         epochs = self._schedule.contrastive_epochs
-        optimiser = torch.optim.AdamW(self._body, lr=self._schedule.learning_rate, weight_decay=WEIGHT_DECAY)
+        optimiser = _adamw([{"params": self._body, "lr": self._schedule.learning_rate}])
         batches = [pair_batches(self._training.targets, size, rng) for _ in range(epochs)]
         rate = _warmed(optimiser, sum(map(len, batches)))
         self._embedder.backbone.train()
@@ -238,7 +237,11 @@ class _Run:
     def _step(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_([*self._body, self._weights, self._bias], LONGEST_STEP)
+        moved = [weight for weight in (*self._body, self._weights, self._bias) if weight.grad is not None]
+        norm = nn.utils.get_total_norm([weight.grad for weight in moved])
+        # Only where it is needed: scaling by 1 would still touch every gradient.
+        if float(norm) > LONGEST_STEP:
+            nn.utils.clip_grads_with_norm_(moved, LONGEST_STEP, norm)
         optimiser.step()
 
 
@@ -270,6 +273,11 @@ def losses_of(logits: FloatArray, targets: IntArray) -> FloatArray:
     shifted = logits - logits.max(axis=1, keepdims=True)
     found: FloatArray = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
     return found
+
+
+def _adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    # Fused: one pass over weights, gradients and moments, which for small batches costs as much as the layers do.
+    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _warmed(optimiser: torch.optim.Optimizer, steps: int) -> Any:

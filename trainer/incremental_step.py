@@ -154,7 +154,9 @@ def train_step(
     )
     compared = _both(judged, replay)
     before = trainable_state(embedder)
-    said_before = _answers(embedder, head, compared)
+    said_before = np.concatenate(
+        [_answers(embedder, head, judged), head.logits(pool.embeddings[chosen]).argmax(axis=1)]
+    )
     tuned = fine_tune(
         embedder,
         head,
