@@ -16,11 +16,14 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from trainer.encoder import train_encoder
+from trainer.encoder_config import EncoderConfig
 from trainer.ngram import NgramConfig, train_ngram
 from trainer.spec import SpecInvalid, read_config, read_spec
 
 # Each recipe: its config, and its function (spec, config, out, report) -> digest.
 RECIPES: Mapping[str, tuple[type[Any], Callable[..., str]]] = {
+    "encoder": (EncoderConfig, train_encoder),
     "ngram": (NgramConfig, train_ngram),
 }
 

@@ -65,16 +65,16 @@ class Embedder:
                     found = self.backbone(token_ids.to(self.device), mask.to(self.device))
         return found.float()
 
-    @torch.no_grad()
     def embed_all(self, texts: Texts) -> NDArray[np.float32]:
         """Embeddings of all, shape (n_texts, dimension), without dropout."""
         was_training = self.backbone.training
         self.backbone.eval()
         rows = np.argsort([len(text) for text in texts.tokens], kind="stable")
         found: NDArray[np.float32] = np.zeros((len(texts), self.backbone.dimension), dtype=np.float32)
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            found[batch] = self.embed(texts, batch).cpu().numpy()
+        with torch.no_grad():
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                found[batch] = self.embed(texts, batch).cpu().numpy()
         self.backbone.train(was_training)
         return found
 

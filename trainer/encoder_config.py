@@ -46,7 +46,8 @@ class EncoderConfig:
         bf16: `auto` takes it where the processor multiplies in it, `on`, `off`.
         label_balance: each text weighs count(its label) ** -label_balance: 0 as they come, 1 every label alike.
         held_out: share of the texts that nothing is trained on; they choose the epoch and fit the temperature.
-        first_refit: whether the first version is trained once more, on the held-out texts too.
+        first_refit: whether the first version is trained once more, on the held-out texts too; worth it where texts
+            are few. The next step then has none of them to judge by.
         max_length: tokens of a text that are read; 8 to 512.
     """
 
@@ -73,7 +74,7 @@ class EncoderConfig:
     first_freeze_layers: int = 0
     first_contrastive_epochs: int = 0
     first_label_smoothing: float = 0.1
-    first_refit: bool = True
+    first_refit: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,7 +59,7 @@ class Teacher:
 
     columns: IntArray
     logits: FloatArray
-    asked: IntArray
+    asked: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ class _Run:
         )
         loss = (losses * self._weighing[picked]).mean()
         teacher = self._teacher
-        if teacher is not None and self._config.distillation and (asked := teacher.asked[rows].astype(bool)).any():
+        if teacher is not None and self._config.distillation and (asked := teacher.asked[rows]).any():
             said = torch.tensor(teacher.logits[rows[asked]], dtype=torch.float32, device=logits.device)
             student = logits[torch.from_numpy(asked)][:, torch.from_numpy(teacher.columns)]
             share = float(asked.mean())

@@ -124,7 +124,6 @@ class FrozenLayers:
         assert self._given is not None
         return self._given.to(hidden.dtype)
 
-    @torch.no_grad()
     def _compute(self, texts: Sequence[Tokens], dtype: torch.dtype) -> Tensor:
         length = -(-len(texts[-1]) // LENGTHS) * LENGTHS
         # The last text again and again: an empty row would have nothing to attend to.
@@ -138,7 +137,8 @@ class FrozenLayers:
         was_training = self._backbone.training
         try:
             self._backbone.eval()
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            bf16 = dtype == torch.bfloat16
+            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 self._backbone(token_ids.to(device), mask.to(device))
         finally:
             self._backbone.train(was_training)

@@ -59,8 +59,8 @@ def grown_head(
     fresh = centroid_head(embeddings, targets, len(columns))
     weights, bias = fresh.weights.copy(), fresh.bias.copy()
     kept = [label for label, column in enumerate(columns) if column is not None]
-    weights[:, kept] = old.weights[:, [columns[label] for label in kept]]
-    bias[kept] = old.bias[[columns[label] for label in kept]]
+    known = [column for column in columns if column is not None]
+    weights[:, kept], bias[kept] = old.weights[:, known], old.bias[known]
     new = [label for label, column in enumerate(columns) if column is None]
     if new and kept:
         # Old rows say how long a row is. What new ones add to every logit is then what makes the targets most likely:
@@ -69,7 +69,7 @@ def grown_head(
         stretch = np.float32(lengths[kept].mean() / max(float(lengths[new].mean()), 1e-12))
         weights[:, new] *= stretch
         bias[new] *= stretch
-        bias[new] += np.float32(_likeliest_offset(embeddings @ weights + bias, targets, new))
+        bias[new] += np.float32(_likeliest_offset(LinearHead(weights, bias).logits(embeddings), targets, new))
     return LinearHead(weights, bias)
 
 
@@ -80,7 +80,7 @@ def _likeliest_offset(logits: FloatArray, targets: IntArray, columns: Sequence[i
     aimed = np.isin(targets, columns).sum()
     for _ in range(50):
         middle = (low + high) / 2.0
-        moved = logits.astype(np.float64)
+        moved = logits.copy()
         moved[:, columns] += middle
         expected = softmax(moved)[:, columns].sum()
         low, high = (middle, high) if expected < aimed else (low, middle)
