@@ -135,6 +135,9 @@ def load_encoder(folder: Path) -> nn.Module:
                 f"the base model {folder.name[:100]!r} cannot be loaded ({type(error).__name__}): "
                 "its files are damaged, or this release of transformers does not know its kind"
             ) from error
+    if getattr(encoder, "pooler", None) is not None:
+        # No pooling asks it, and where the folder lacks its weights they would be random: another hash each time.
+        encoder.pooler = None
     return encoder.eval()
 
 

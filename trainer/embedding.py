@@ -67,7 +67,7 @@ class Embedder:
 
     def embed_all(self, texts: Texts) -> NDArray[np.float32]:
         """Embeddings of all, shape (n_texts, dimension), without dropout."""
-        was_training = self.backbone.training
+        was_training = self.backbone.encoder.training
         self.backbone.eval()
         rows = np.argsort([len(text) for text in texts.tokens], kind="stable")
         found: NDArray[np.float32] = np.zeros((len(texts), self.backbone.dimension), dtype=np.float32)

@@ -80,7 +80,7 @@ class EncoderConfig:
         """Refuse what cannot be trained with."""
         bounds: dict[str, tuple[float, float]] = {
             "epochs": (1, 100),
-            "learning_rate": (1e-7, 1e-3),
+            "learning_rate": (1e-7, 1e-2),
             "head_learning_rate": (1e-6, 1e-1),
             "batch_size": (1, 256),
             "replay_ratio": (0.0, 0.9),
@@ -95,7 +95,7 @@ class EncoderConfig:
             "held_out": (0.0, 0.5),
             "max_length": (8, 512),
             "first_epochs": (1, 100),
-            "first_learning_rate": (1e-7, 1e-3),
+            "first_learning_rate": (1e-7, 1e-2),
             "first_batch_size": (1, 256),
             "first_freeze_layers": (TWO_THIRDS, 256),
             "first_contrastive_epochs": (0, 20),

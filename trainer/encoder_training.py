@@ -78,7 +78,7 @@ def prepare_torch() -> None:
     """The same sums in the same order, every time on this machine."""
     # Read by CUDA when it starts; without it, its matrix products differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(min(os.cpu_count() or 1, MOST_THREADS))
+    torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
     torch.use_deterministic_algorithms(True)
 
 

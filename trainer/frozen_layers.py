@@ -134,7 +134,7 @@ class FrozenLayers:
         handle = self._layers[self.count - 1].register_forward_hook(lambda _, __, output: seen.append(output))
         for layer in self._layers[self.count :]:
             layer.forward = _pass_through
-        was_training = self._backbone.training
+        was_training = self._backbone.encoder.training
         try:
             self._backbone.eval()
             bf16 = dtype == torch.bfloat16

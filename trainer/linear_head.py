@@ -40,10 +40,10 @@ def centroid_head(embeddings: NDArray[np.float32], targets: IntArray, n_labels: 
         centres[label] = embeddings[targets == label].mean(axis=0, dtype=np.float64)
     weights = (centres - middle).T
     bias = ((middle**2).sum() - (centres**2).sum(axis=1)) / 2.0
-    scale = 1.0
-    # Two rounds: the fit's range is bounded, and embeddings may be of any length.
-    for _ in range(2):
-        scale /= fit_temperature((embeddings @ weights + bias) * scale, targets)
+    logits = embeddings @ weights + bias
+    # First to a spread of 1, for embeddings may be of any length and the fit's range is bounded.
+    scale = 1.0 / max(float(logits.std()), 1e-30)
+    scale /= fit_temperature(logits * scale, targets)
     return LinearHead((weights * scale).astype(np.float32), (bias * scale).astype(np.float32))
 
 
