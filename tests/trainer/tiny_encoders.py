@@ -1,4 +1,4 @@
-"""Base models of the real architectures, tiny and random, with tokenizers of their own: made in a moment, no download."""
+"""Base models of real architectures, tiny and random, with tokenizers of their own, and texts that can be learned."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ transformers_logging.disable_progress_bar()
 
 
 def texts_of(label: int, count: int, seed: int = 0) -> tuple[str, ...]:
-    """Texts in which about half of the words are those of the label: learnable, and not at once."""
+    """Texts in which two thirds of the words are those of the label: learnable, and not at once."""
     generator = torch.Generator().manual_seed(1000 * seed + label)
 
     def draw(high: int) -> int:
@@ -26,7 +26,7 @@ def texts_of(label: int, count: int, seed: int = 0) -> tuple[str, ...]:
 
     own = [WORDS[6 * label + number] for number in range(6)]
     made = [
-        " ".join(own[draw(6)] if draw(2) else WORDS[60 + draw(60)] for _ in range(3 + draw(9))) for _ in range(count)
+        " ".join(own[draw(6)] if draw(3) else WORDS[60 + draw(60)] for _ in range(3 + draw(9))) for _ in range(count)
     ]
     return tuple(f"{text} {WORDS[60 + number % 60]}" for number, text in enumerate(made))
 
