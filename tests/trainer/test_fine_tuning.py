@@ -15,7 +15,14 @@ from trainer.fine_tuning import contrastive_loss, distillation_loss, losses_of
 from trainer.incremental_step import Examples, Outcome, Previous, train_first, train_step
 
 CONFIG = EncoderConfig(
-    first_epochs=5, first_learning_rate=2e-3, first_batch_size=16, learning_rate=5e-4, bf16="off", held_out=0.2
+    first_epochs=6,
+    first_learning_rate=2e-3,
+    first_batch_size=32,
+    head_learning_rate=1e-2,
+    learning_rate=5e-4,
+    patience=6,
+    bf16="off",
+    held_out=0.2,
 )
 
 

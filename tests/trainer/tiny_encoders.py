@@ -46,7 +46,7 @@ def bert(folder: Path, *, layers: int = 3, seed: int = 0, **changes: Any) -> Pat
         "num_attention_heads": 4,
         "intermediate_size": 48,
         "max_position_embeddings": 80,
-        "initializer_range": 0.2,
+        "initializer_range": 0.02,
     }
     model = BertModel(BertConfig(**(settings | changes)), add_pooling_layer=False)
     model.save_pretrained(folder)
@@ -67,7 +67,7 @@ def qwen2(folder: Path, *, layers: int = 3, seed: int = 0) -> Path:
         num_key_value_heads=2,
         intermediate_size=48,
         max_position_embeddings=80,
-        initializer_range=0.2,
+        initializer_range=0.02,
     )
     Qwen2Model(config).save_pretrained(folder)
     _write_tokenizer(folder, None)
