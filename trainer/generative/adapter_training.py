@@ -12,17 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainer.generative.lessons import Lesson
+
 # What cross-entropy leaves out (torch's own number).
 NO_LOSS = -100
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """One text to learn: its prompt and its answer as token ids, and what its loss counts beside the others'."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +67,7 @@ def losses(model: Any, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
     if logits.shape[1] != len(told):
         logits = logits[:, told]
     wanted = wanted[:, told]
-    each = nn.functional.cross_entropy(
-        logits.float().transpose(1, 2), wanted, ignore_index=NO_LOSS, reduction="none"
-    )
+    each = nn.functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=NO_LOSS, reduction="none")
     return each.sum(dim=1)
 
 

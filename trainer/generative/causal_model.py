@@ -126,11 +126,11 @@ def with_adapter(model: Any, settings: GenerativeSettings, tokens: Sequence[int]
 def write_adapter(folder: Path, adapted: Any, settings: GenerativeSettings) -> None:
     """Write the adapter as peft reads it, without the path of this machine that peft would put in."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
-    save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
+    (folder / ADAPTER).write_bytes(save(tensors, metadata={"format": "pt"}))
     config = json.loads(json.dumps(adapted.peft_config["default"].to_dict(), default=_as_json))
     config |= {"base_model_name_or_path": settings.base_name, "inference_mode": True}
     (folder / ADAPTER_CONFIG).write_bytes(canonical_json(config))

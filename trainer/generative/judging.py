@@ -83,14 +83,14 @@ class GenerativeJudge:
         return shares
 
 
-def load_judge(folder: Path, bases: Path | None, temperature: float = 1.0) -> GenerativeJudge:
-    """Load an artifact's files and the base that they name.
+def load_judge(folder: Path, base: Path, temperature: float = 1.0) -> GenerativeJudge:
+    """Load an artifact's files.
 
     Args:
-        bases: the folder of base models.
+        base: the folder of the base that it names, as `find_base` proves it.
 
     Raises:
-        ArtifactUnusable: a file is damaged, or the base is missing or another one than it was trained on.
+        ArtifactUnusable: a file is damaged, or the base cannot be loaded.
     """
     settings, answers = read_settings(folder), read_answers(folder)
     tokenizer = read_content(folder / TOKENIZER, MAX_TOKENIZER_BYTES)
@@ -99,7 +99,7 @@ def load_judge(folder: Path, bases: Path | None, temperature: float = 1.0) -> Ge
         prompts = PromptTokens(
             tokenizer, start=settings.start, end=settings.end, max_text_tokens=settings.max_text_tokens
         )
-        model = causal_model.load_causal(find_base(settings, bases).folder, settings.dtype)
+        model = causal_model.load_causal(base, settings.dtype)
     except (TokenizerUnusable, BaseModelUnusable) as error:
         raise ArtifactUnusable(str(error)) from error
     own = [answer.tokens[0] for answer in answers] if settings.label_tokens else []

@@ -11,7 +11,8 @@ import torch
 
 from app.scorers.artifact import ArtifactUnusable, digest, verify
 from app.scorers.generative_wire import GenerativeUnavailable
-from trainer.generative.judging import GenerativeJudge, load_judge
+from trainer.generative.files import read_settings
+from trainer.generative.judging import GenerativeJudge, find_base, load_judge
 
 
 class ArtifactShelf:
@@ -52,7 +53,7 @@ class ArtifactShelf:
         manifest = verify(folder, found)
         if manifest.scorer != "generative":
             raise ArtifactUnusable(f"an artifact of the form {manifest.scorer[:40]!r} is not a generative one")
-        judge = load_judge(folder, self._bases, manifest.temperature)
+        judge = load_judge(folder, find_base(read_settings(folder), self._bases).folder, manifest.temperature)
         if judge.label_ids != manifest.label_ids:
             raise ArtifactUnusable("the label table is not that of the manifest")
         return judge
