@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.db.session import database_time
 from app.db.tables import BatchItem, Domain, ModelVersion, Text, TrainingBatch
 from app.errors import BatchState, ClaimLost, NoTexts, NotFound, NothingNew
+from app.intent.recipes import GENERATIVE
 from app.intent.training import Due, due, retry_delay
 from app.services import domains, members, taxonomy, trainable
 from app.services.trainable import Trainable
@@ -83,14 +84,16 @@ def open_batch(
     gold = members.of_role(session, domain, labels, "gold")
     frozen = [*sorted([*new, *replay], key=lambda member: int(member["text_id"])), *gold]
     domain.batch_seq += 1
-    parent = session.get(ModelVersion, domain.active_version_id) if domain.active_version_id else None
+    recipe = recipe or domain.recipe
+    parent_id = domain.generative_version_id if recipe in GENERATIVE else domain.active_version_id
+    parent = session.get(ModelVersion, parent_id) if parent_id else None
     batch = TrainingBatch(
         domain_id=domain.id,
         batch_id=f"{domain.name}-b{domain.batch_seq}",
         parent_version=parent.version if parent else None,
         description=description,
         opened_by=opened_by,
-        recipe=recipe or domain.recipe,
+        recipe=recipe,
         config=dict(config or {}),
         question_count=len(new),
         replay_count=len(replay),

@@ -111,7 +111,7 @@ class GenerativeTier:
                 self._proven.folder, texts, candidates, deadline_seconds=left, grace_seconds=GRACE_SECONDS
             )
         except GenerativeUnavailable as error:
-            raise Late from error if error.reason == "late" else ProcessRefused(error.reason) from error
+            raise (Late() if error.reason == "late" else ProcessRefused(error.reason)) from error
         return [self._verdict(ranking, verdict) for ranking, verdict in zip(rankings, said, strict=True)]
 
     def _candidates(self, verdict: Verdict) -> list[int]:

@@ -79,6 +79,14 @@ class Runtime:
         with self._switching:
             return frozenset(self._scorers) | {digest for digest in named if digest is not None}
 
+    def fetch(self, digest: str) -> Path:
+        """The folder of this machine in which an artifact lies.
+
+        Raises:
+            ArtifactCorrupt, ArtifactUnavailable: there is none.
+        """
+        return self._fetch(digest)
+
     def has(self, release: Release) -> bool:
         """Whether model and rules of a release are in memory, so that a swap to it is a matter of microseconds."""
         rules = (release.state.domain_id, release.rule_set_revision or 0)
