@@ -5,7 +5,6 @@ is not asked about never waits for it, as its queue and its thread are its own.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,40 +12,17 @@ from pathlib import Path
 from typing import Protocol
 
 from app.errors import CallerGone, NoGenerativeAnswer, Overloaded, Unavailable
-from app.intent.cascade import Decision, TierUnavailable, Verdict, decide_further
+from app.intent.cascade import Decision, Verdict, decide_further
 from app.intent.text import MaskedText
+from app.scorers.generative_tier import GenerativeTier
 from app.scorers.generative_wire import GenerativeUnavailable, Ranking
 from app.serving.batching import GreedyBatcher
 from app.serving.runtime import Loaded
 
-MOST_CANDIDATES = 10
-"""So many of the best labels of the model it chooses among: more of them make its prompt long, and it slow."""
-
-MOST_TOPK = 20
 # It ends its own computation at the deadline; a call waits so much longer to hear of it.
 GRACE_SECONDS = 0.5
 # What is asked with less time than this is too late already.
 LEAST_SECONDS = 0.01
-
-
-class Late(TierUnavailable):
-    """The deadline passed."""
-
-    reason = "late"
-
-
-class FewCandidates(TierUnavailable):
-    """Of the model's best labels it knows fewer than two: there is nothing to choose."""
-
-    reason = "few_candidates"
-
-
-class ProcessRefused(TierUnavailable):
-    """The process gave no answer; `reason` is its own word for why."""
-
-    def __init__(self, word: str) -> None:
-        super().__init__(word)
-        self.reason = word
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,68 +56,6 @@ class Standing(Protocol):
 
     def sentence(self) -> str:
         """How the tier stands, for people."""
-
-
-class GenerativeTier:
-    """Judges texts with one generative artifact, until one moment."""
-
-    name = "generative"
-    fuses: Sequence[str] = ()
-
-    def __init__(self, judge: Judge, proven: Proven, version: str, *, deadline: float) -> None:
-        """`deadline`: the moment (of `time.monotonic`) after which no answer is of use."""
-        self._judge = judge
-        self._proven = proven
-        self._version = version
-        self._deadline = deadline
-
-    def judge_many(self, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> list[Verdict]:
-        """One verdict per text: among the model's best labels where it has judged, else among all.
-
-        Raises:
-            TierUnavailable: there is no answer, or none in time.
-        """
-        said = [_said_by_model(verdicts) for verdicts in earlier] if earlier else [None] * len(texts)
-        candidates = [None if verdict is None else self._candidates(verdict) for verdict in said]
-        left = self._deadline - time.monotonic()
-        if left < LEAST_SECONDS:
-            raise Late
-        try:
-            rankings = self._judge.judge(
-                self._proven.folder, texts, candidates, deadline_seconds=left, grace_seconds=GRACE_SECONDS
-            )
-        except GenerativeUnavailable as error:
-            raise (Late() if error.reason == "late" else ProcessRefused(error.reason)) from error
-        return [self._verdict(ranking, verdict) for ranking, verdict in zip(rankings, said, strict=True)]
-
-    def _candidates(self, verdict: Verdict) -> list[int]:
-        known = [label_id for label_id, _ in verdict.topk if label_id in self._proven.label_ids]
-        if len(known) < 2:
-            raise FewCandidates
-        return known[:MOST_CANDIDATES]
-
-    def _verdict(self, ranking: Ranking, model: Verdict | None) -> Verdict:
-        topk = ranking if model is None else total_probability(ranking, model.topk)
-        label_id, confidence = topk[0]
-        return Verdict(self.name, label_id, min(1.0, confidence), tuple(topk[:MOST_TOPK]), version=self._version)
-
-
-def total_probability(ranking: Ranking, model: Sequence[tuple[int, float]]) -> Ranking:
-    """What the process says among the candidates, weighted by how likely the answer is one of them.
-
-    P(label) = P(label | candidates) · Σ P_model(candidate): a question that the model finds unlike all of them does
-    not become a sure one because one of them had to be chosen. Other labels keep the model's probability. `ranking`:
-    sums to 1. `model`: label ids with the model's probabilities. Returns the best first.
-    """
-    among = {label_id for label_id, _ in ranking}
-    mass = min(1.0, math.fsum(probability for label_id, probability in model if label_id in among))
-    chosen = [(label_id, mass * probability) for label_id, probability in ranking]
-    others = [(label_id, probability) for label_id, probability in model if label_id not in among]
-    return tuple(sorted([*chosen, *others], key=lambda entry: -entry[1]))
-
-
-def _said_by_model(verdicts: Sequence[Verdict]) -> Verdict | None:
-    return next((verdict for verdict in verdicts if verdict.tier == "discriminative" and verdict.topk), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +163,15 @@ class Recheck:
         found = self._standing.proven(item.loaded)
         if isinstance(found, str):
             return [_abstained(item.decision, found)]
-        version = item.loaded.release.generative_version or ""
-        tier = GenerativeTier(self._judge, found, version, deadline=item.deadline)
+        folder = found.folder
+
+        def among(texts: Sequence[str], candidates: Sequence[Sequence[int] | None]) -> list[Ranking]:
+            left = item.deadline - time.monotonic()
+            if left < LEAST_SECONDS:
+                raise GenerativeUnavailable("late", "the deadline passed while the question waited")
+            return self._judge.judge(folder, texts, candidates, deadline_seconds=left, grace_seconds=GRACE_SECONDS)
+
+        tier = GenerativeTier(among, found.label_ids, item.loaded.release.generative_version or "")
         return list(decide_further([item.text], [item.decision], [tier], item.decision.threshold))
 
 

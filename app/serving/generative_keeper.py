@@ -24,13 +24,16 @@ logger = logging.getLogger(__name__)
 SOCKET: Final = "socket"
 STATE: Final = "state.json"
 ERRORS: Final = "stderr"
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.1
+READY_LOOK_SECONDS = 0.5
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 # One that ran for so long before it ended is started again at once, as if it were the first.
 STEADY_SECONDS = 60.0
-# It answers a ping also while it computes: one that is silent for so long hangs.
+# It answers a ping also while it computes: one that is silent for so long hangs. Before its first answer it reads
+# libraries of hundreds of megabytes.
 SILENT_SECONDS = 60.0
+START_SECONDS = 300.0
 STOP_SECONDS = 20.0
 
 Status: TypeAlias = Literal["starting", "ready", "broken"]
@@ -116,13 +119,13 @@ class Keeper:
         process = generative_process.start(self._command(self.folder / SOCKET), errors)
         try:
             _bound(process, self._memory_mb)
-            silent_since = time.monotonic()
+            heard, patience = time.monotonic(), START_SECONDS
             while process.poll() is None and not self._stopping.is_set():
                 if self._answers():
-                    silent_since = time.monotonic()
-                elif time.monotonic() - silent_since > self._silent_seconds:
-                    return f"the generative process was silent for {self._silent_seconds:g} s"
-                self._stopping.wait(LOOK_SECONDS if self._state and self._state.status != "ready" else 5 * LOOK_SECONDS)
+                    heard, patience = time.monotonic(), self._silent_seconds
+                elif time.monotonic() - heard > patience:
+                    return f"the generative process was silent for {patience:g} s"
+                self._stopping.wait(LOOK_SECONDS if patience == START_SECONDS else READY_LOOK_SECONDS)
             return _ending(process, errors)
         finally:
             generative_process.end(process)
