@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,8 @@ MAX_REFERENCES = 1_000
 _DIGEST = re.compile(r"[0-9a-f]{0,128}\Z")
 
 Config = TypeVar("Config")
+# How far it is, 0 to 1, and in words what is done.
+Progress = Callable[[float, str], None]
 
 
 class SpecInvalid(ValueError):
