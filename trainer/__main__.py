@@ -16,11 +16,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from trainer.lora import LoraConfig, train_lora
 from trainer.ngram import NgramConfig, train_ngram
 from trainer.spec import SpecInvalid, read_config, read_spec
 
 # Each recipe: its config, and its function (spec, config, out, report) -> digest.
 RECIPES: Mapping[str, tuple[type[Any], Callable[..., str]]] = {
+    "lora": (LoraConfig, train_lora),
     "ngram": (NgramConfig, train_ngram),
 }
 

@@ -10,16 +10,15 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from trainer.generative.serving import Server, stop_when_input_closes
+from trainer.generative.serving import Server, end_when_input_closes
 
 LIBRARIES = ("torch", "transformers", "peft")
 # After it was told to stop: a computation of a large base may take longer than anyone waits.
-STOP_SECONDS = 4.0
+STOP_SECONDS = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,16 +55,14 @@ def _serve(options: argparse.Namespace) -> int:
         return 2
 
     def stop(*_: object) -> None:
-        # A thread of its own: it must run while the main one computes.
-        timer = threading.Timer(STOP_SECONDS, os._exit, args=(0,))
-        timer.daemon = True
-        timer.start()
+        # The alarm ends the process even while it computes.
+        signal.alarm(STOP_SECONDS)
         server.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if options.until_stdin_closes:
-        stop_when_input_closes(stop)
+        end_when_input_closes(STOP_SECONDS)
     server.run()
     return 0
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 MOST_CONNECTIONS = 64
 # A client that sends half a line, or takes no answer, must not hold its place for ever.
 IDLE_SECONDS = 60.0
+STOP_POLL_SECONDS = 0.25
 
 
 class Judge(Protocol):
@@ -66,7 +68,7 @@ class Server:
         """Listen on `path`; what lay there is replaced. `waiting`: requests that may wait behind the one computed."""
         self._path = path
         self._shelf = shelf
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(maxsize=waiting)
+        self._queue: queue.Queue[_Waiting] = queue.Queue(maxsize=waiting)
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._stopping = threading.Event()
         self._listener = _listen(path)
@@ -76,30 +78,29 @@ class Server:
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
         while not self._stopping.is_set():
             try:
-                waiting = self._queue.get(timeout=1.0)
+                waiting = self._queue.get(timeout=STOP_POLL_SECONDS)
             except queue.Empty:
                 continue
-            if waiting is not None:
-                waiting.answer = self._answer(waiting)
-                waiting.done.set()
+            waiting.answer = self._answer(waiting)
+            waiting.done.set()
         with suppress(OSError):
             self._listener.close()
         with suppress(OSError):
             self._path.unlink()
 
     def stop(self) -> None:
-        """Let `run` return after the request that it computes. May be called from a signal handler."""
+        """Let `run` return after the request that it computes.
+
+        May be called from a signal handler, which may interrupt the queue while it holds its lock: so only a flag.
+        """
         self._stopping.set()
-        # Awake at once when it waits for work; with a full queue it is awake already.
-        with suppress(queue.Full):
-            self._queue.put_nowait(None)
 
     def _answer(self, waiting: _Waiting) -> dict[str, Any]:
         """Texts and whatever quotes them stay out of the log: only the class of an unforeseen error is told."""
         request = waiting.request
         try:
             judge = self._shelf.take(Path(request.artifact))
-            answers = []
+            answers: list[Any] = []
             for text, candidates in zip(request.texts, request.candidates, strict=True):
                 if time.monotonic() >= waiting.expires:
                     done, wanted = len(answers), len(request.texts)
@@ -194,13 +195,16 @@ def _refusal(request_id: str | None, reason: str, sentence: str) -> dict[str, An
     return {"id": request_id, "error": sentence, "reason": reason}
 
 
-def stop_when_input_closes(stop: Callable[[], None]) -> None:
-    """Call `stop` when standard input closes: whoever started this process is gone."""
+def end_when_input_closes(patience_seconds: float) -> None:
+    """End this process when its standard input closes: whoever started it is gone."""
 
     def watch() -> None:
         with suppress(OSError):
             while os.read(0, 4096):
                 pass
-        stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        # A handler waits for the computation of the main thread; nobody waits for its result.
+        time.sleep(patience_seconds)
+        os._exit(0)
 
     threading.Thread(target=watch, name="input", daemon=True).start()
