@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from app.artifacts.store import WORKSHOP
 from app.db.session import UnitOfWork
 from app.errors import ClaimLost
+from app.intent.recipes import GENERATIVE
 from app.services import batches, taxonomy, versions
-from jobs import proving
+from jobs import generative_proving, proving
 from jobs.context import JobContext
 from jobs.reasons import in_words, is_of_database, may_pass
 from jobs.trainer_process import TrainerFailed, TrainerStopped, train
@@ -176,7 +177,8 @@ def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) ->
         digest = claim.patiently(lambda: context.store.publish(folder / "artifact"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    proof = claim.patiently(lambda: proving.prove(context, claimed, items, digest))
+    prove = generative_proving.prove if claimed.batch.recipe in GENERATIVE else proving.prove
+    proof = claim.patiently(lambda: prove(context, claimed, items, digest))
     if not claim.wanted:
         raise TrainerStopped("stopped before the version was registered")
     return claim.patiently(lambda: context.work(versions.register, claimed, proof)).version

@@ -24,7 +24,7 @@ SURE = 0.9
 
 @dataclass(frozen=True)
 class Keywords:
-    """Gives the label of the first keyword that the text has `SURE`, and the others the rest; without one, all alike."""
+    """Gives the label of the first keyword in the text `SURE`, and the others the rest; without one, all alike."""
 
     labels: Sequence[int]
     keywords: dict[str, int]

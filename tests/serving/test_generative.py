@@ -1,4 +1,4 @@
-"""Below the threshold the generative tier is asked; whatever becomes of it, the answer is never worse off than without."""
+"""Below the threshold the generative tier is asked; whatever becomes of it, no answer is worse than without it."""
 
 import asyncio
 import json
