@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,17 @@ class BaseModel:
 
 
 def find(name: str, bases: Path) -> Path:
-    """The folder of a base model: what was pulled under this name, or the folder that the name is.
+    """The folder of a base model: what was pulled under this name, or the folder whose full path the name is.
 
     Raises:
         BaseModelUnusable: there is none, or no recipe could load it.
     """
-    pulled = _place(name, bases) if _NAME.match(name) else None
-    folder = pulled if pulled is not None and pulled.is_dir() else Path(name).expanduser()
-    if not folder.is_dir() or (pulled is not None and folder != pulled and not folder.is_absolute()):
-        what = f"run: intentloop models pull {name}" if pulled is not None else "it names no folder of this machine"
-        raise BaseModelUnusable(f"the base model {name[:200]!r} is not here: {what}")
+    if _NAME.match(name):
+        folder, missing = _place(name, bases), f"run: intentloop models pull {name}"
+    else:
+        folder, missing = Path(name), "it is no name of a hub and no full path of a folder of this machine"
+    if not folder.is_absolute() or not folder.is_dir():
+        raise BaseModelUnusable(f"the base model {name[:200]!r} is not here: {missing}")
     check(folder)
     return folder
 
@@ -71,6 +72,25 @@ def check(folder: Path) -> dict[str, Any]:
     if not isinstance(config.get("model_type"), str):
         raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} names no model_type")
     return config
+
+
+def classifier_labels(folder: Path) -> list[str]:
+    """The names of a classifier's columns, in their order.
+
+    Raises:
+        BaseModelUnusable: the folder holds no model whose labels have names.
+    """
+    named: Mapping[str, Any] = check(folder).get("id2label") or {}
+    try:
+        columns = {int(column): str(name) for column, name in named.items()}
+    except (ValueError, AttributeError) as error:
+        raise BaseModelUnusable("id2label of the classifier's config.json does not number its labels") from error
+    names = [columns.get(column, "") for column in range(len(columns))]
+    if len(names) < 2 or not all(names) or all(name == f"LABEL_{column}" for column, name in enumerate(names)):
+        raise BaseModelUnusable("the classifier's config.json does not name its labels: put their paths into id2label")
+    if len(set(names)) != len(names):
+        raise BaseModelUnusable("the classifier's config.json gives two labels one name")
+    return names
 
 
 def describe(name: str, folder: Path) -> BaseModel:
@@ -172,17 +192,21 @@ def _download(name: str, folder: Path, hub: str, revision: str | None) -> None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
+    path, shown = folder / CONFIG, folder.name[:100]
     try:
-        if path.stat().st_size > _MOST_CONFIG_BYTES:
-            raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} is too large to be one")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        size, content = path.stat().st_size, b""
+        if size <= _MOST_CONFIG_BYTES:
+            content = path.read_bytes()
     except OSError as error:
-        raise BaseModelUnusable(f"the folder {folder.name[:100]!r} holds no {CONFIG}: it is no base model") from error
+        raise BaseModelUnusable(f"the folder {shown!r} holds no {CONFIG}: it is no base model") from error
+    if size > _MOST_CONFIG_BYTES:
+        raise BaseModelUnusable(f"{CONFIG} of the base model {shown!r} is too large to be one")
+    try:
+        config = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} is not JSON") from error
+        raise BaseModelUnusable(f"{CONFIG} of the base model {shown!r} is not JSON") from error
     if not isinstance(config, dict):
-        raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} is not a JSON object")
+        raise BaseModelUnusable(f"{CONFIG} of the base model {shown!r} is not a JSON object")
     return config
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, insert, or_, select, update
+from sqlalchemy import CursorResult, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.session import database_time
@@ -15,6 +15,7 @@ from app.errors import BatchState, ClaimLost, NoTexts, NotFound, NothingNew
 from app.intent.recipes import GENERATIVE
 from app.intent.training import Due, due, retry_delay
 from app.services import domains, members, taxonomy, trainable
+from app.services.frozen_batches import freeze
 from app.services.trainable import Trainable
 
 LIVE = ("training", "evaluating")
@@ -71,11 +72,18 @@ def open_batch(
         NoTexts: the domain keeps no text and nothing was imported.
         NothingNew: no label since the last batch (unless `retrain`).
         OneClass: fewer than two labels have two texts each.
+        NoBaseModel: the recipe starts from one, and the domain names none.
     """
     domain = domains.locked(session, domain_name)
+    recipe = recipe or domain.recipe
+    if not (config or {}).get("base_model"):
+        domains.require_base(domain, recipe)
     labels = {label.id: label.path for label in taxonomy.active(session, domain.id)}
     new = members.of_role(session, domain, labels, "new")
     replay = members.of_role(session, domain, labels, "replay")
+    if recipe in GENERATIVE and domain.recipe not in GENERATIVE:
+        # Beside the domain's own recipe, which must still find these labels new.
+        new, replay, retrain = [], [*replay, *(member | {"role": "replay"} for member in new)], True
     if not new and not replay and not domain.keep_text:
         raise NoTexts(f"domain {domain.name!r} keeps no text: there is nothing to train on but imports")
     if not new and not (retrain and replay):
@@ -83,26 +91,15 @@ def open_batch(
     members.refuse_one_class(domain, [*new, *replay])
     gold = members.of_role(session, domain, labels, "gold")
     frozen = [*sorted([*new, *replay], key=lambda member: int(member["text_id"])), *gold]
-    domain.batch_seq += 1
-    recipe = recipe or domain.recipe
-    parent_id = domain.generative_version_id if recipe in GENERATIVE else domain.active_version_id
-    parent = session.get(ModelVersion, parent_id) if parent_id else None
-    batch = TrainingBatch(
-        domain_id=domain.id,
-        batch_id=f"{domain.name}-b{domain.batch_seq}",
-        parent_version=parent.version if parent else None,
-        description=description,
+    batch = freeze(
+        session,
+        domain,
+        frozen,
         opened_by=opened_by,
         recipe=recipe,
-        config=dict(config or {}),
-        question_count=len(new),
-        replay_count=len(replay),
-        gold_count=len(gold),
-        items_digest=members.digest(frozen),
+        config=config,
+        description=description,
     )
-    session.add(batch)
-    session.flush()
-    session.execute(insert(BatchItem), [member | {"batch_id": batch.id} for member in frozen])
     members.claim(session, batch, [member["text_id"] for member in new])
     return batch
 
