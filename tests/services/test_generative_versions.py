@@ -4,13 +4,14 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.db.session import UnitOfWork
-from app.db.tables import Domain, ModelActivation, ModelVersion
-from app.errors import NothingToRollBack, VersionUnusable
+from app.db.tables import AuditEvent, Domain, ModelActivation, ModelVersion, Text
+from app.errors import NoBaseModel, NothingNew, NothingToRollBack, VersionUnusable
 from app.services import activations, audit, batches, domains, versions
 from app.services.activations import Pairing
 from app.services.versions import Proof
 from tests.builders import column, domain_id, domain_of, make_labelled_texts, make_version
 
+BASE = {"base_model": "a-causal-model"}
 LABELS = {"硬件故障 > 无法开机": 4, "售后服务 > 退货": 4}
 
 
@@ -146,7 +147,7 @@ def test_a_batch_of_a_generative_recipe_becomes_the_generative_version_by_the_ga
         domain_of(session).gate = gate
 
     work(set_gate)
-    work(batches.run, work(batches.open_batch, "default", opened_by="ana", recipe="lora").batch_id)
+    work(batches.run, work(batches.open_batch, "default", opened_by="ana", recipe="lora", config=BASE).batch_id)
     claimed = work(batches.claim_next, worker="w")
     assert claimed is not None
     version = work(versions.register, claimed, _proof(passed=passed)).version
@@ -157,12 +158,34 @@ def test_a_batch_of_a_generative_recipe_becomes_the_generative_version_by_the_ga
     assert column(work, Domain.epoch) == [2 if flips else 1]
 
 
+def test_a_generative_batch_uses_no_label_up_unless_it_is_the_domains_own_recipe(sqlite_work: UnitOfWork) -> None:
+    make_labelled_texts(sqlite_work, LABELS)
+    batch = sqlite_work(batches.open_batch, "default", opened_by="ana", recipe="lora", config=BASE)
+    assert (batch.question_count, batch.replay_count) == (0, 8)
+    assert set(column(sqlite_work, Text.training_status)) == {"pending"}
+    # Once more: there is always something to train on again.
+    sqlite_work(batches.open_batch, "default", opened_by="ana", recipe="lora", config=BASE)
+    assert sqlite_work(batches.open_batch, "default", opened_by="ana").question_count == 8
+
+    make_labelled_texts(sqlite_work, LABELS)
+    sqlite_work(domains.change, "default", {"recipe": "lora", "base_model": "m"})
+    assert sqlite_work(batches.open_batch, "default", opened_by="ana").question_count == 8
+    with pytest.raises(NothingNew):
+        sqlite_work(batches.open_batch, "default", opened_by="ana")
+
+
+def test_a_generative_batch_needs_a_base_of_its_domain_or_of_its_own(sqlite_work: UnitOfWork) -> None:
+    make_labelled_texts(sqlite_work, LABELS)
+    with pytest.raises(NoBaseModel):
+        sqlite_work(batches.open_batch, "default", opened_by="ana", recipe="lora")
+
+
 def test_the_parent_of_a_generative_batch_is_the_generative_version(sqlite_work: UnitOfWork) -> None:
     main, again = discriminative(sqlite_work, 0.7), generative(sqlite_work)
     activate(sqlite_work, main)
     activate(sqlite_work, again)
     make_labelled_texts(sqlite_work, LABELS)
-    batch = sqlite_work(batches.open_batch, "default", opened_by="ana", recipe="lora")
+    batch = sqlite_work(batches.open_batch, "default", opened_by="ana", recipe="lora", config=BASE)
     assert batch.parent_version == again
 
 
@@ -175,8 +198,6 @@ def test_the_trail_says_who_was_asked_again_before_and_since(sqlite_work: UnitOf
         audit.note_flip(session, audit.COMMAND_LINE, "version.activate", activation)
 
     sqlite_work(flip)
-    from app.db.tables import AuditEvent
-
     [(before, after)] = column(sqlite_work, AuditEvent.before, AuditEvent.after)
     assert (before["generative_version"], after["generative_version"]) == (None, again)
     assert before["version"] == after["version"] == main
