@@ -1,7 +1,13 @@
 """Pretrained models on the command line: pulled, listed, chosen, and a classifier from elsewhere as a version."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
+from app.intent.text import normalise
+from app.scorers import load_scorer
 from tests.cli.test_commands import import_world
 from tests.journeys.worlds import LABELS
 from tests.pretrained import bert, classifier
@@ -67,8 +73,34 @@ def test_a_classifier_from_elsewhere_is_proved_and_registered(migrated, empty_fo
     import_world(migrated, empty_folder)
     again = migrated("models", "import", folder, "--json")
     assert again.status == 0, again
+    assert_a_plain_program_answers_alike(migrated, again.json["version"], empty_folder)
     # Nothing was used up: the labels wait for a recipe that trains on them.
     assert migrated("train", "--recipe", "ngram", "--json").json["outcome"] == "activated"
+
+
+def assert_a_plain_program_answers_alike(migrated, version, folder):
+    exported = migrated("models", "export", version, "--out", folder / "plain", "--json")
+    assert exported.status == 0, exported
+    asked = ["手机开不了机", "hello", "快递还没到 ＡＢＣ"]
+    said = subprocess.run(
+        [sys.executable, "classify.py", *asked], cwd=folder / "plain", capture_output=True, text=True, timeout=120
+    )
+    scorer = load_scorer(folder / "data" / "artifacts" / exported.json["artifact_digest"])
+    labels = json.loads((folder / "plain" / "classifier.json").read_text())["labels"]
+    answers = [line.rsplit(" ", 1) for line in said.stdout.splitlines()]
+    expected = scorer.probabilities([normalise(text) for text in asked])
+    assert [label for label, _ in answers] == [labels[row.argmax()] for row in expected], said.stderr
+    assert [float(p) for _, p in answers] == pytest.approx(expected.max(axis=1), abs=1e-3)
+    again = migrated("models", "export", version, "--out", folder / "plain")
+    assert (again.status, len(again.sentences)) == (1, 1)
+
+
+def test_a_version_without_a_graph_is_not_exported(migrated, empty_folder):
+    import_world(migrated, empty_folder)
+    assert migrated("train").status == 0
+    refused = migrated("models", "export", "default-v1", "--out", empty_folder / "plain")
+    assert (refused.status, "no ONNX graph" in refused.err) == (1, True)
+    assert not (empty_folder / "plain").exists()
 
 
 @pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1"), ("甲", "甲")])
@@ -78,8 +110,6 @@ def test_a_classifier_without_names_is_refused(migrated, empty_folder, labels):
 
 
 def test_an_encoder_is_no_classifier(migrated, empty_folder):
-    import json
-
     folder = bert(empty_folder / "made")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "id2label": {"0": "甲", "1": "乙"}}))
