@@ -7,6 +7,7 @@ import socket
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from app.scorers.generative_wire import (
     line_of,
     read_answers,
     read_line,
+    refusal_of,
 )
 
 # Beyond the deadline, which the process itself keeps between texts: one text may still be computed.
@@ -63,6 +65,8 @@ class GenerativeClient:
             GenerativeUnavailable: nobody listens, or what came back is no answer.
         """
         said = self._exchange(line_of({"ping": 1}), timeout_seconds)
+        if "error" in said:
+            raise refusal_of(said)
         try:
             return ProcessStatus(int(said["pid"]), int(said["waiting"]), tuple(map(str, said["loaded"])))
         except (KeyError, TypeError, ValueError) as error:
@@ -110,7 +114,9 @@ class GenerativeClient:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(timeout_seconds)
                 connection.connect(str(self._path))
-                connection.sendall(line)
+                # Who refuses before it has read everything has answered nevertheless.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.sendall(line)
                 while not received.endswith(b"\n") and len(received) <= MAX_ANSWER_BYTES:
                     connection.settimeout(max(0.001, deadline - time.monotonic()))
                     part = connection.recv(2**16)
@@ -161,9 +167,15 @@ class GenerativeScorer:
         """
         manifest = read_manifest(folder)
         process = private_process(bases, threads=threads)
-        client = GenerativeClient(process.socket)
         try:
-            client.judge(folder, [], deadline_seconds=MOST_DEADLINE_SECONDS)
+            try:
+                client = _load_into(process, folder)
+            except GenerativeUnavailable as error:
+                if error.reason != "unreachable":
+                    raise
+                # The process of an earlier scorer may be dying: once more, with one of its own.
+                process = private_process(bases, threads=threads, but_not=process)
+                client = _load_into(process, folder)
         except GenerativeUnavailable as error:
             if error.reason == "unusable":
                 raise ArtifactUnusable(str(error)) from error
@@ -203,6 +215,12 @@ class GenerativeScorer:
             seconds = self._deadline_seconds * len(texts[part])
             rankings += self._client.judge(self._artifact, texts[part], candidates[part], deadline_seconds=seconds)
         return rankings
+
+
+def _load_into(process: PrivateProcess, folder: Path) -> GenerativeClient:
+    client = GenerativeClient(process.socket)
+    client.judge(folder, [], deadline_seconds=MOST_DEADLINE_SECONDS)
+    return client
 
 
 def _texts_a_line(texts: Sequence[str]) -> int:

@@ -133,15 +133,18 @@ _private: weakref.WeakValueDictionary[tuple[Path | None, int], PrivateProcess] =
 _starting = threading.Lock()
 
 
-def private_process(bases: Path | None, *, threads: int) -> PrivateProcess:
+def private_process(bases: Path | None, *, threads: int, but_not: PrivateProcess | None = None) -> PrivateProcess:
     """The process of this job: one for all artifacts that it compares, as long as one of their scorers is held.
+
+    Args:
+        but_not: one that was seen to be dead, even if the system still counts it.
 
     Raises:
         GenerativeUnavailable: it could not be started.
     """
     with _starting:
         found = _private.get((bases, threads))
-        if found is None or not found.alive:
+        if found is None or found is but_not or not found.alive:
             found = _private[(bases, threads)] = PrivateProcess(bases, threads=threads)
         return found
 

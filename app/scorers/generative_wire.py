@@ -121,8 +121,7 @@ def read_answers(document: Mapping[str, Any], n_texts: int) -> list[Ranking]:
         GenerativeUnavailable: it says why there are none, or they are not answers.
     """
     if "error" in document:
-        reason = document.get("reason")
-        raise GenerativeUnavailable(reason if reason in REASONS else "failed", str(document["error"])[:500])
+        raise refusal_of(document)
     try:
         answers = [
             tuple((int(label), float(probability)) for label, probability in ranking) for ranking in document["answers"]
@@ -133,6 +132,12 @@ def read_answers(document: Mapping[str, Any], n_texts: int) -> list[Ranking]:
     if len(answers) != n_texts or not all(math.isfinite(total) and abs(total - 1.0) < 1e-3 for total in sums):
         raise GenerativeUnavailable("garbled", "the generative process sent something that is no answer")
     return answers
+
+
+def refusal_of(document: Mapping[str, Any]) -> GenerativeUnavailable:
+    """What the process says instead of an answer."""
+    reason = document.get("reason")
+    return GenerativeUnavailable(reason if reason in REASONS else "failed", str(document["error"])[:500])
 
 
 def ranked(labels: Sequence[int], probabilities: Sequence[float]) -> list[list[int | float]]:

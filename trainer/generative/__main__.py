@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trainer.generative.serving import Server, end_when_input_closes
+from trainer.generative.shelf import ArtifactShelf
 
 LIBRARIES = ("torch", "transformers", "peft")
 # After it was told to stop: a computation of a large base may take longer than anyone waits.
@@ -43,13 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    # Late: they take seconds and hundreds of megabytes, and a wrong option needs neither.
-    from trainer.generative.shelf import ArtifactShelf, keep_quiet
-
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    keep_quiet(options.threads)
+    shelf = ArtifactShelf(options.bases, kept=options.kept, threads=options.threads)
     try:
-        server = Server(options.socket, ArtifactShelf(options.bases, kept=options.kept), waiting=options.waiting)
+        server = Server(options.socket, shelf, waiting=options.waiting)
     except OSError as error:
         print(f"the socket cannot be opened: {error.strerror}", file=sys.stderr)
         return 2

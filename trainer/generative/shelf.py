@@ -6,21 +6,26 @@ import logging
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from app.scorers.artifact import ArtifactUnusable, digest, verify
 from app.scorers.generative_wire import GenerativeUnavailable
-from trainer.generative.files import read_settings
-from trainer.generative.judging import GenerativeJudge, find_base, load_judge
+
+if TYPE_CHECKING:
+    from trainer.generative.judging import GenerativeJudge
 
 
 class ArtifactShelf:
-    """At most `kept` loaded artifacts; the one that was asked longest ago goes first."""
+    """At most `kept` loaded artifacts; the one that was asked longest ago goes first.
 
-    def __init__(self, bases: Path | None, *, kept: int) -> None:
+    torch is loaded with the first of them: a process that is never asked takes no memory for it.
+    """
+
+    def __init__(self, bases: Path | None, *, kept: int, threads: int = 1) -> None:
+        """`bases`: the folder of base models. `threads`: how many compute one answer."""
         self._bases = bases
         self._kept = kept
+        self._threads = threads
         self._judges: OrderedDict[str, tuple[str, GenerativeJudge]] = OrderedDict()
 
     @property
@@ -50,6 +55,10 @@ class ArtifactShelf:
         return held[1]
 
     def _load(self, folder: Path, found: str) -> GenerativeJudge:
+        keep_quiet(self._threads)
+        from trainer.generative.files import read_settings
+        from trainer.generative.judging import find_base, load_judge
+
         manifest = verify(folder, found)
         if manifest.scorer != "generative":
             raise ArtifactUnusable(f"an artifact of the form {manifest.scorer[:40]!r} is not a generative one")
@@ -61,8 +70,9 @@ class ArtifactShelf:
 
 def keep_quiet(threads: int) -> None:
     """Bound torch's threads, and keep what the libraries advise out of standard error."""
+    import torch
+
     torch.set_num_threads(threads)
-    torch.set_num_interop_threads(1)
     warnings.simplefilter("ignore")
     for name in ("transformers", "peft", "torch"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -4,9 +4,11 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.trainer.specs import INTENTS, write_spec
+from trainer.__main__ import main
 from trainer.generative.prompt import head
 
 CORPUS = [*INTENTS, *(text for texts in INTENTS.values() for text in texts), head(list(INTENTS)), "[Output] 分类结果:"]
@@ -39,13 +41,23 @@ def _tokenizer() -> str:
     return str(tokenizer.to_str())
 
 
-def write_base(folder: Path, *, tied: bool = True, seed: int = 0, room: int = 8, **changes: Any) -> Path:
-    """A random Qwen2 of two layers. `room`: rows of its embeddings beyond the tokenizer, as Qwen's own have."""
+def write_base(
+    folder: Path, *, tied: bool = True, seed: int = 0, room: int = 8, start: str | None = None, **changes: Any
+) -> Path:
+    """A random Qwen2 of two layers.
+
+    Args:
+        room: rows of its embeddings beyond the tokenizer, as Qwen's own have.
+        start: a token that the tokenizer sets before every text.
+    """
     import torch
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = Tokenizer.from_str(_tokenizer())
+    if start is not None:
+        told = [(start, tokenizer.token_to_id(start))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{start} $A", special_tokens=told)
     torch.manual_seed(seed)
     sizes = {
         "vocab_size": tokenizer.get_vocab_size() + room,
@@ -70,12 +82,19 @@ def lora_spec(
     base: Path,
     intents: Mapping[str, Sequence[str]] = INTENTS,
     *,
-    config: Mapping[str, Any] = {},
+    config: Mapping[str, Any] = MappingProxyType({}),
     **fields: Any,
 ) -> Path:
     """A spec of the recipe on this base, with a config that suits a tiny one."""
-    told = {"recipe": "lora", "base": {"name": str(base), "folder": str(base)}, "config": {**QUICK, **config}}
+    told = {"recipe": "lora", "base": {"name": base.name, "folder": str(base)}, "config": {**QUICK, **config}}
     return write_spec(folder, intents, **(told | fields))
+
+
+def train_lora(folder: Path, base: Path, intents: Mapping[str, Sequence[str]] = INTENTS, **fields: Any) -> Path:
+    """Train in this process and return the artifact's folder. The base's folder is that of all bases, and its name."""
+    out = folder / "artifact"
+    assert main(["lora", "--spec", str(lora_spec(folder / "spec", base, intents, **fields)), "--out", str(out)]) == 0
+    return out
 
 
 def mark_as_old(spec: Path, text_ids: set[int]) -> None:
