@@ -19,7 +19,7 @@ from app.scorers.generative_wire import GenerativeUnavailable
 from trainer.generative.serving import Server
 
 ANSWERS = "answers.json"
-SURE = 0.9
+SURE = 0.999
 
 
 @dataclass(frozen=True)
