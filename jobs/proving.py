@@ -77,10 +77,18 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
     )
     threshold = fitted.pairing.threshold
     answers = answer(cascade(scorer, "candidate", release.rules, fitted.pairing), gold.texts, threshold)
-    on_gold = evaluate_answers(gold.truth, answers.predicted, answers.confidence, threshold=threshold, rng=rng)
+    on_gold = evaluate_answers(
+        gold.truth, answers.predicted, answers.confidence, threshold=threshold, rng=rng, paths=release.paths
+    )
     held_out = fitted.out_of_fold
     beside = evaluate_answers(
-        out_of_fold.label_ids, held_out.predicted, held_out.confidence, threshold=threshold, rng=rng, resamples=200
+        out_of_fold.label_ids,
+        held_out.predicted,
+        held_out.confidence,
+        threshold=threshold,
+        rng=rng,
+        resamples=200,
+        paths=release.paths,
     )
     rivals = _rivals(context, claimed, gold)
     decision = (

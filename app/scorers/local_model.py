@@ -7,6 +7,7 @@ import numpy as np
 from app.intent.arrays import FloatArray
 from app.intent.cascade import Verdict
 from app.intent.fusion import Fusion, fuse
+from app.intent.hierarchy import Hierarchy
 from app.intent.rules import Rule
 from app.intent.text import MaskedText
 from app.scorers.artifact import Scorer
@@ -21,13 +22,24 @@ class LocalModel:
     fuses: Sequence[str] = ("rules",)
 
     def __init__(
-        self, scorer: Scorer, version: str, *, rules: Sequence[Rule] = (), fusion: Fusion | None = None
+        self,
+        scorer: Scorer,
+        version: str,
+        *,
+        rules: Sequence[Rule] = (),
+        fusion: Fusion | None = None,
+        hierarchy: Hierarchy | None = None,
     ) -> None:
-        """`rules` and `fusion` belong together: the weights were fitted for these rules and this artifact."""
+        """`rules` and `fusion` belong together: the weights were fitted for these rules and this artifact.
+
+        `hierarchy`: the tree over all labels of the domain.
+        """
         self._scorer = scorer
         self._version = version
         self._rules: Mapping[int, Rule] = {rule.rule_id: rule for rule in rules}
         self._fusion = fusion
+        # A flat taxonomy costs its answers nothing.
+        self._hierarchy = None if hierarchy is None or hierarchy.is_flat else hierarchy
 
     def judge_many(self, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> list[Verdict]:
         """One verdict per text: the best label, and the best `MOST_TOPK`.
@@ -59,6 +71,7 @@ class LocalModel:
             reason=reason,
             version=self._version,
             fuses=(rules.tier,) if rules is not None else (),
+            above=() if self._hierarchy is None else self._hierarchy.above(label_id, label_ids, probabilities),
         )
 
 
