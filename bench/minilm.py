@@ -214,7 +214,7 @@ def _exported(workshop: Path) -> tuple[bytes, bytes]:
     if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != WEIGHTS_SHA256:
         raise CannotRun("the installed copy of all-MiniLM-L6-v2 is not the one that is known by hash")
 
-    class Pooled(torch.nn.Module):  # type: ignore[misc]
+    class Pooled(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray, IntArray
 from app.intent.ngram_features import FeatureSettings, Featuriser, has_han
-from app.intent.text import NORMALISER_VERSION
-from app.scorers.artifact import (
-    LINEAGE,
-    OutOfFold,
-    canonical_json,
-    seal,
-    write_out_of_fold,
-    write_references,
-)
+from app.scorers.artifact import seal, write_references
 from app.scorers.ngram import NgramModel, NgramScorer, read_model, write_model
 from trainer.logistic import LogisticModel, class_weights, fit_logistic, fit_temperature, log_loss, softmax
-from trainer.spec import Example, Spec, SpecInvalid
+from trainer.material import facts_of, material_of, write_evidence
+from trainer.spec import Progress, Spec
 from trainer.term_matrix import TermCounts, assign_folds, count_terms
 
-Progress = Callable[[float, str], None]
-
-MIN_TEXTS_PER_LABEL = 2
 _LIBRARIES = ("numpy", "scipy", "jieba")
 
 
@@ -102,11 +88,10 @@ def train_ngram(spec: Spec, config: NgramConfig, out: Path, report: Progress) ->
     """Train on the spec's examples, write the artifact into the empty folder `out`, and return its digest.
 
     Raises:
-        SpecInvalid: fewer than two labels have `MIN_TEXTS_PER_LABEL` texts.
+        SpecInvalid: fewer than two labels have two texts.
     """
-    label_ids = trainable_labels(spec)
-    examples = [example for example in spec.examples if example.label in label_ids]
-    targets = np.searchsorted(label_ids, [example.label for example in examples]).astype(np.int64)
+    material = material_of(spec)
+    examples, targets = material.examples, material.targets
     report(0.0, "counting features")
     settings = FeatureSettings(
         sequence_length=config.sequence_length,
@@ -129,35 +114,13 @@ def train_ngram(spec: Spec, config: NgramConfig, out: Path, report: Progress) ->
         settings, counts.vocabulary, config.block_weights(), document_weights, fitted.weights, fitted.bias
     )
     report(0.95, "writing the artifact")
-    scores = OutOfFold(
-        np.array([example.text_id for example in examples], dtype=np.int64),
-        np.array([example.label for example in examples], dtype=np.int64),
-        softmax(logits, temperature),
-    )
     write_model(out, model)
-    write_out_of_fold(out, scores)
-    (out / LINEAGE).write_bytes(canonical_json({"text_ids": [example.text_id for example in examples]}))
-    facts = _facts(spec, config, examples, label_ids, temperature)
+    write_evidence(out, material, softmax(logits, temperature))
+    facts = facts_of(spec, material, asdict(config), temperature, _LIBRARIES)
     facts["training"] = {"strength": strength, "features": len(document_weights)}
     # The recorded answers come from the files as they lie there, through the scorer that will serve them.
-    write_references(out, NgramScorer(read_model(out), label_ids, temperature), spec.references)
+    write_references(out, NgramScorer(read_model(out), material.label_ids, temperature), spec.references)
     return seal(out, facts)
-
-
-def trainable_labels(spec: Spec) -> tuple[int, ...]:
-    """The ids of the labels with enough texts, ascending.
-
-    Raises:
-        SpecInvalid: they are fewer than two.
-    """
-    counts = Counter(example.label for example in spec.examples)
-    enough = tuple(label.id for label in spec.labels if counts[label.id] >= MIN_TEXTS_PER_LABEL)
-    if len(enough) < 2:
-        raise SpecInvalid(
-            f"training needs two labels with at least {MIN_TEXTS_PER_LABEL} texts each; "
-            f"the {len(spec.examples)} examples have {len(enough)}"
-        )
-    return enough
 
 
 def choose_strength(
@@ -210,38 +173,3 @@ def _fit(
             )
         )
     return models, document_weights
-
-
-def _facts(
-    spec: Spec, config: NgramConfig, examples: list[Example], label_ids: tuple[int, ...], temperature: float
-) -> dict[str, Any]:
-    per_label = Counter(example.label for example in spec.examples)
-    return {
-        "recipe": spec.recipe,
-        "config": asdict(config),
-        "seed": spec.seed,
-        "labels": [
-            {"id": label.id, "path": label.path, "texts": per_label[label.id]}
-            for label in spec.labels
-            if label.id in label_ids
-        ],
-        "left_out_labels": [
-            {"id": label.id, "path": label.path, "texts": per_label[label.id]}
-            for label in spec.labels
-            if label.id not in label_ids
-        ],
-        "counts": {"texts": len(examples), "left_out_texts": len(spec.examples) - len(examples)},
-        "temperature": temperature,
-        "normaliser_version": NORMALISER_VERSION,
-        "taxonomy_digest": spec.taxonomy_digest,
-        "items_digest": spec.items_digest,
-        "code_revision": _installed_version("intentloop"),
-        "libraries": {name: _installed_version(name) for name in _LIBRARIES},
-    }
-
-
-def _installed_version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,8 @@ MAX_REFERENCES = 1_000
 _DIGEST = re.compile(r"[0-9a-f]{0,128}\Z")
 
 Config = TypeVar("Config")
+# How far it is, 0 to 1, and in words what is done.
+Progress = Callable[[float, str], None]
 
 
 class SpecInvalid(ValueError):
@@ -33,16 +35,31 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One distinct masked text with its label."""
+    """One distinct masked text with its label. `new`: no version was trained on it yet."""
 
     text_id: int
     text: MaskedText
     label: int
+    new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A pretrained model: its name, for people and for the manifest, and the folder in which it lies."""
+
+    name: str
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One training run. `examples` are ordered by text id, `labels` by label id, whatever order the files had."""
+    """One training run. `examples` are ordered by text id, `labels` by label id, whatever order the files had.
+
+    Args:
+        base: what a recipe with a pretrained model starts from; None where the domain names none.
+        parent: the folder of the artifact that serves now, None where there is none; a recipe may go on from it.
+        cache: a folder in which a recipe may keep what it would compute again at the next batch; None: nowhere.
+    """
 
     recipe: str
     labels: tuple[Label, ...]
@@ -52,6 +69,9 @@ class Spec:
     seed: int
     taxonomy_digest: str
     items_digest: str
+    base: Base | None = None
+    parent: Path | None = None
+    cache: Path | None = None
 
 
 def read_spec(path: Path) -> Spec:
@@ -79,6 +99,9 @@ def read_spec(path: Path) -> Spec:
         seed=_field(document, "seed", int) if "seed" in document else 0,
         taxonomy_digest=_digest(document, "taxonomy_digest"),
         items_digest=_digest(document, "items_digest"),
+        base=_base(document),
+        parent=_folder(document, "parent"),
+        cache=_folder(document, "cache"),
     )
     _check(spec)
     return spec
@@ -135,9 +158,25 @@ def _example(item: Mapping[str, Any], line: int) -> Example:
     try:
         # Whoever wrote the spec masked the texts: the trainer sees nothing else and has no way to tell.
         text = MaskedText(_field(item, "text", str))
-        return Example(_field(item, "text_id", int), text, _field(item, "label", int))
+        new = True
+        if "new" in item:
+            if type(item["new"]) is not bool:
+                raise SpecInvalid("the field 'new' must be true or false")
+            new = item["new"]
+        return Example(_field(item, "text_id", int), text, _field(item, "label", int), new)
     except SpecInvalid as error:
         raise SpecInvalid(f"line {line} of the examples: {error}") from error
+
+
+def _base(document: Mapping[str, Any]) -> Base | None:
+    if document.get("base") is None:
+        return None
+    told = _field(document, "base", dict)
+    return Base(_field(told, "name", str), Path(_field(told, "folder", str)))
+
+
+def _folder(document: Mapping[str, Any], name: str) -> Path | None:
+    return None if document.get(name) is None else Path(_field(document, name, str))
 
 
 def _references(document: Mapping[str, Any]) -> tuple[str, ...]:

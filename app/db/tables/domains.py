@@ -16,6 +16,7 @@ class Domain(Created, Base):
         CheckConstraint("gate IN ('auto', 'manual')", name="gate"),
         CheckConstraint("epoch >= 0", name="epoch"),
         CheckConstraint("rule_policy IN ('auto', 'manual')", name="rule_policy"),
+        CheckConstraint("threshold_policy IN ('sweep', 'risk')", name="threshold_policy"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -25,10 +26,16 @@ class Domain(Created, Base):
     keep_text: Mapped[bool] = mapped_column(default=True)
     gate: Mapped[str] = mapped_column(String(16), default="auto")
     recipe: Mapped[str] = mapped_column(String(32), default="ngram")
+    # Name or folder of the pretrained model that recipes with an encoder start from.
+    base_model: Mapped[str | None] = mapped_column(String(255))
+    # How τ is chosen; the server's default serves code that does not know the column yet.
+    threshold_policy: Mapped[str] = mapped_column(String(16), default="sweep", server_default="sweep")
     taxonomy_version: Mapped[int] = mapped_column(default=0)
     taxonomy_digest: Mapped[str | None] = mapped_column(HashText)
     # No foreign key: versions refer to domains, and a circle of keys cannot be created or dropped on SQLite.
     active_version_id: Mapped[int | None] = mapped_column(BigInteger)
+    # The version that is asked again about what the active one is unsure of. No foreign key, as above.
+    generative_version_id: Mapped[int | None] = mapped_column(BigInteger)
     # Grows by one with every flip; a flip names the epoch it saw, so of two at once one fails.
     epoch: Mapped[int] = mapped_column(default=0)
     batch_seq: Mapped[int] = mapped_column(default=0)

@@ -1,0 +1,199 @@
+"""Load a pretrained encoder, or a decoder as one, with its pooling: token ids in, one embedding a text out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from app.artifacts.base_models import BaseModelUnusable, check
+from trainer.pooling import Pooling, pooling_of
+from trainer.spec import SpecInvalid
+
+BATCH_TEXTS = 32
+
+
+class Backbone(nn.Module):
+    """A pretrained model whose last hidden states are pooled to one embedding a text.
+
+    Args:
+        encoder: the model as AutoModel loads it.
+        tokenizer: the bytes of its `tokenizer.json`, as it is served.
+        max_length: tokens of a text that are read.
+    """
+
+    def __init__(self, encoder: nn.Module, tokenizer: bytes, pooling: Pooling, *, max_length: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.max_length = max_length
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one embedding."""
+        return int(self.encoder.config.hidden_size)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask of shape (n_texts, n_tokens), padded on the right, to embeddings (n_texts, dimension)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **self._asked()).last_hidden_state
+        return self.pool(hidden, attention_mask)
+
+    def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states of shape (n_texts, n_tokens, dimension) to embeddings (n_texts, dimension)."""
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        if self.pooling.mode == "cls":
+            pooled = hidden[:, 0]
+        elif self.pooling.mode == "last":
+            # The last token is the one after which no other counts: as weights, it can be exported for any length.
+            last = weights * (weights.flip(1).cumsum(1).flip(1) == 1.0).to(hidden.dtype)
+            pooled = (hidden * last).sum(1)
+        elif self.pooling.mode == "max":
+            pooled = (hidden + (weights - 1.0) * 1e9).amax(1)
+        else:
+            pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(pooled, dim=1) if self.pooling.normalise else pooled
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, cut to `max_length`, as serving reads them."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer.decode("utf-8"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.max_length)
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings of shape (n_texts, dimension), in the order of `texts`. Leaves the model in eval mode."""
+        self.eval()
+        tokens = self.tokens(texts)
+        order = sorted(range(len(texts)), key=lambda place: len(tokens[place]))
+        found = np.empty((len(texts), self.dimension), dtype=np.float32)
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            for first in range(0, len(order), BATCH_TEXTS):
+                rows = order[first : first + BATCH_TEXTS]
+                ids, mask = padded([tokens[row] for row in rows])
+                found[rows] = self(ids.to(device), mask.to(device)).float().cpu().numpy()
+        return found
+
+    def _asked(self) -> dict[str, Any]:
+        # A decoder would otherwise build its cache for further tokens, which nobody asks for.
+        return {"use_cache": False} if is_decoder(self.encoder.config) else {}
+
+
+def load_backbone(folder: Path, *, max_length: int, pooling: str | None = None) -> Backbone:
+    """Load what AutoModel can load from a folder, in float32; never code of its own, never pickled weights.
+
+    Args:
+        max_length: tokens of a text that are read.
+        pooling: a mode that stands in for the folder's own.
+
+    Raises:
+        SpecInvalid: nothing can be trained from what lies there. The message says why.
+    """
+    from transformers import AutoModel
+
+    try:
+        check(folder)
+    except BaseModelUnusable as error:
+        raise SpecInvalid(str(error)) from error
+    with quiet():
+        try:
+            encoder = AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation="eager",
+            )
+        except Exception as error:  # transformers, safetensors and torch raise whatever a file makes them raise.
+            raise SpecInvalid(
+                f"the base model {folder.name[:100]!r} cannot be loaded ({type(error).__name__}): "
+                "its files are damaged, or this release of transformers does not know its kind"
+            ) from error
+    decoder = is_decoder(encoder.config)
+    found = pooling_of(folder, decoder=decoder)
+    if pooling is not None:
+        found = Pooling(pooling, found.normalise)
+    return Backbone(encoder.eval(), tokenizer_of(folder), found, max_length=max_length)
+
+
+def is_decoder(config: Any) -> bool:
+    """Whether the model reads from left to right only."""
+    named = [str(name) for name in getattr(config, "architectures", None) or []]
+    return (
+        bool(getattr(config, "is_decoder", False))
+        or any("CausalLM" in name for name in named)
+        or (
+            not hasattr(config, "type_vocab_size")
+            and hasattr(config, "rope_parameters")
+            and hasattr(config, "use_cache")
+        )
+    )
+
+
+def tokenizer_of(folder: Path) -> bytes:
+    """The folder's tokenizer as one `tokenizer.json`. Where an empty text would have no token, an end is added to all.
+
+    Raises:
+        SpecInvalid: there is none that works without transformers.
+    """
+    from transformers import AutoTokenizer
+
+    with quiet():
+        try:
+            loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            fast = loaded.backend_tokenizer
+            if not fast.encode("").ids:
+                _add_end(fast, loaded.eos_token)
+            return str(fast.to_str()).encode("utf-8")
+        except Exception as error:
+            raise SpecInvalid(
+                f"the base model {folder.name[:100]!r} has no tokenizer that can be served ({type(error).__name__})"
+            ) from error
+
+
+def _add_end(fast: Any, end: str) -> None:
+    from tokenizers import processors
+
+    number = fast.token_to_id(end)
+    ending = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, number)])
+    before = fast.post_processor
+    fast.post_processor = processors.Sequence([before, ending]) if before is not None else ending
+
+
+def padded(tokens: Sequence[Sequence[int]], length: int | None = None) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of shape (n_texts, longest), padded with 0 on the right as serving does."""
+    longest = length or max(map(len, tokens))
+    ids = torch.zeros(len(tokens), longest, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, numbers in enumerate(tokens):
+        ids[row, : len(numbers)] = torch.tensor(numbers)
+        mask[row, : len(numbers)] = 1
+    return ids, mask
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and advice: standard output and error belong to the recipe."""
+    from transformers.utils import logging as transformers_logging
+
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

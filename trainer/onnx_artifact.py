@@ -1,0 +1,60 @@
+"""Write an artifact of the `onnx` form: encoder, head, evidence, and the answers by which it is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.intent.arrays import FloatArray, IntArray
+from app.scorers.artifact import seal, write_references
+from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
+from trainer.logistic import softmax
+from trainer.material import Material, facts_of, write_evidence
+from trainer.served_encoder import ServedEncoder
+from trainer.spec import Spec
+
+LIBRARIES = ("numpy", "scipy", "onnxruntime", "tokenizers", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """A head on embeddings, and what it is worth.
+
+    Args:
+        kind: a key of `app.scorers.onnx.HEADS`, which names the `arrays`.
+        logits: of models that had not seen the text, shape (n_rows, n_labels), for `rows` of the material.
+        temperature: fitted on those logits.
+    """
+
+    kind: str
+    arrays: Mapping[str, NDArray[np.float32]]
+    logits: FloatArray
+    rows: IntArray | None
+    temperature: float
+
+
+def write_onnx_artifact(
+    out: Path,
+    spec: Spec,
+    material: Material,
+    encoder: ServedEncoder,
+    head: FittedHead,
+    *,
+    config: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> str:
+    """Write the artifact into the folder `out` and return its digest. Other files that lie there become part of it."""
+    settings = replace(encoder.settings, head=head.kind)
+    write_model(out, OnnxModel(settings, encoder.graph, encoder.tokenizer, head.arrays))
+    write_evidence(out, material, softmax(head.logits, head.temperature), head.rows)
+    # The recorded answers come from the files as they lie there, through the scorer that will serve them.
+    scorer = OnnxScorer(read_model(out), material.label_ids, head.temperature)
+    write_references(out, scorer, spec.references)
+    facts = facts_of(spec, material, config, head.temperature, LIBRARIES)
+    facts |= {"scorer": "onnx", "encoder": dict(encoder.facts), "training": dict(training)}
+    return seal(out, facts)
