@@ -74,6 +74,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         texts={item.text_id: item.text for item in items},
         rules=release.rules,
         revision=release.rule_set_revision,
+        policy=claimed.domain.threshold_policy,
     )
     threshold = fitted.pairing.threshold
     answers = answer(cascade(scorer, "candidate", release.rules, fitted.pairing), gold.texts, threshold)
@@ -102,6 +103,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         evaluation={
             "gold": named(on_gold, release.paths),
             "out_of_fold": named(beside, release.paths),
+            "thresholds": fitted.thresholds.as_json(),
             "gate": decision.as_json(),
             "left_out_labels": [release.paths[label_id] for label_id in manifest.left_out_label_ids],
             **_beside_the_rules(scorer, release, gold),

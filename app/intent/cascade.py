@@ -72,7 +72,7 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as it is logged, with its best `LOGGED_TOPK` labels and the first `LOGGED_RULES` rules."""
-        logged = {
+        logged: dict[str, Any] = {
             "tier": self.tier,
             "label_id": self.label_id,
             "confidence": None if self.confidence is None else round(self.confidence, 6),

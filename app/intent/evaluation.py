@@ -136,7 +136,7 @@ def evaluate_answers(
         threshold=float(threshold),
         labels=_per_label(truth, predicted),
         confusions=_confusions(truth, predicted),
-        reliability=_reliability(confidence, right),
+        reliability=reliability(confidence, right),
         depths=() if paths is None else _depths(truth, predicted, paths, weights, (f1, accuracy)),
     )
 
@@ -199,6 +199,11 @@ def _figure(point: FloatArray, resampled: FloatArray) -> Figure:
     return Figure(float(point[0]), float(low), float(high))
 
 
+def calibration_error(confidence: FloatArray, right: NDArray[np.bool_]) -> float | None:
+    """Expected calibration error (Guo et al. 2017) over ten bins of equal width; None without texts."""
+    return float(_calibration_error(confidence, right, np.ones((1, len(right))))[0]) if len(right) else None
+
+
 def _calibration_error(confidence: FloatArray, right: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
     """Expected calibration error (Guo et al. 2017) of every resample, over ten bins of equal width."""
     gaps = np.abs((weights * (right - confidence)) @ np.eye(CALIBRATION_BINS)[_bins(confidence)])
@@ -249,9 +254,13 @@ def _confusions(truth: IntArray, predicted: IntArray) -> tuple[tuple[int, int, i
     return tuple((true, given, times) for (true, given), times in ordered[:CONFUSIONS_KEPT])
 
 
-def _reliability(
+def reliability(
     confidence: FloatArray, right: NDArray[np.bool_]
 ) -> tuple[tuple[float, float, int, float | None, float | None], ...]:
+    """For each bin of confidence its lower and upper edge, the texts in it, their mean confidence and accuracy.
+
+    `confidence`, `right`: shape (n,).
+    """
     bins = _bins(confidence)
     rows: list[tuple[float, float, int, float | None, float | None]] = []
     for number in range(CALIBRATION_BINS):

@@ -1,6 +1,7 @@
 """The discriminative tier: the domain's own trained model, fused with what the keyword rules say."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from app.intent.fusion import Fusion, fuse
 from app.intent.hierarchy import Hierarchy
 from app.intent.rules import Rule
 from app.intent.text import MaskedText
-from app.scorers.artifact import Scorer
+from app.scorers.artifact import ScopedScorer, Scorer
 
 MOST_TOPK = 20
 
@@ -35,6 +36,8 @@ class LocalModel:
         `hierarchy`: the tree over all labels of the domain.
         """
         self._scorer = scorer
+        # Counting words gives no embedding, and no scope.
+        self._scoped = cast(ScopedScorer, scorer) if hasattr(scorer, "scope") else None
         self._version = version
         self._rules: Mapping[int, Rule] = {rule.rule_id: rule for rule in rules}
         self._fusion = fusion
@@ -46,13 +49,22 @@ class LocalModel:
 
         `earlier` may hold a verdict of the rules for each text; without one the model answers alone.
         """
-        answers = self._scorer.probabilities(texts)
+        answers, far = self._ask(texts)
         said = [_said_by_rules(verdicts) for verdicts in earlier] if earlier else [None] * len(texts)
-        return [self._verdict(row, rules) for row, rules in zip(answers, said, strict=True)]
+        return [self._verdict(row, by, rules) for row, by, rules in zip(answers, far, said, strict=True)]
 
-    def _verdict(self, probabilities: FloatArray, rules: Verdict | None) -> Verdict:
+    def _ask(self, texts: Sequence[MaskedText]) -> tuple[FloatArray, Sequence[float]]:
+        """Probabilities, and how far each text is beyond the model's scope; at most 0 is within."""
+        if self._scoped is None or self._scoped.scope is None:
+            return self._scorer.probabilities(texts), [0.0] * len(texts)
+        embeddings = self._scoped.embed(texts)
+        answers, scope = self._scoped.judge(embeddings), self._scoped.scope
+        return answers, (scope.score(embeddings, answers) - scope.threshold).tolist()
+
+    def _verdict(self, probabilities: FloatArray, far: float, rules: Verdict | None) -> Verdict:
         label_ids: Sequence[int] = self._scorer.label_ids
         reason = None
+        matched: Sequence[Rule] = ()
         if self._fusion is not None:
             matched = [self._rules[rule_id] for rule_id in rules.rules] if rules is not None else []
             if matched:
@@ -63,6 +75,10 @@ class LocalModel:
         best = np.argsort(-probabilities, kind="stable")[:MOST_TOPK]
         topk = tuple(zip([label_ids[i] for i in best.tolist()], probabilities[best].tolist(), strict=True))
         label_id, confidence = topk[0]
+        # A rule that speaks for the answer vouches for the text: people know what the model has not seen.
+        is_out = far > 0.0 and all(rule.label_id != label_id for rule in matched)
+        if is_out:
+            reason = f"out of scope by {far:.2f}" if reason is None else f"{reason}; out of scope by {far:.2f}"
         return Verdict(
             tier=self.name,
             label_id=label_id,
@@ -72,6 +88,7 @@ class LocalModel:
             version=self._version,
             fuses=(rules.tier,) if rules is not None else (),
             above=() if self._hierarchy is None else self._hierarchy.above(label_id, label_ids, probabilities),
+            out_of_scope=is_out,
         )
 
 

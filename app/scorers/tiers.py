@@ -30,7 +30,5 @@ def tiers_of(
         tiers.append(compiled or KeywordRules(rules))
     if scorer is not None and version is not None:
         hierarchy = Hierarchy(paths, scorer.label_ids) if paths is not None else None
-        tiers.append(
-            LocalModel(scorer, version, rules=rules, fusion=fusion if rules else None, hierarchy=hierarchy)
-        )
+        tiers.append(LocalModel(scorer, version, rules=rules, fusion=fusion if rules else None, hierarchy=hierarchy))
     return tuple(tiers)
