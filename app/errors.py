@@ -204,6 +204,12 @@ class OneClass(Conflict):
     code = "one_class"
 
 
+class NoBaseModel(Conflict):
+    """The recipe starts from a base model, and the domain names none."""
+
+    code = "no_base_model"
+
+
 class NothingNew(Conflict):
     """There is no new label to train on."""
 

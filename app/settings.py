@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.artifacts.training_cache import training_cache as cache_of_trainers
+
 
 class Settings(BaseSettings):
     """The knobs. What belongs to one domain (recipe, gate, keeping texts) is a column of the domain, not a setting."""
@@ -165,6 +167,10 @@ class Settings(BaseSettings):
         60.0, gt=0.2, le=86_400, description="a batch or run without a heartbeat for so long is failed"
     )
     train_timeout_seconds: float = Field(6 * 3600.0, gt=1, description="a trainer that runs longer is stopped")
+    bases_dir: Path | None = Field(
+        None,
+        description="folder of pretrained models, filled by `intentloop models pull`; <data_dir>/bases without it",
+    )
     train_memory_mb: int | None = Field(
         None,
         ge=256,
@@ -280,6 +286,16 @@ class Settings(BaseSettings):
                 return Path(unquote(urlsplit(self.artifacts_url).path)).resolve()
             return (self.data_dir / "cache" / "artifacts").resolve()
         return (self.artifacts_dir or self.data_dir / "artifacts").resolve()
+
+    @property
+    def bases(self) -> Path:
+        """The folder of this machine in which pretrained models lie by their names."""
+        return (self.bases_dir or self.data_dir / "bases").resolve()
+
+    @property
+    def training_cache(self) -> Path:
+        """The folder of this machine in which each domain's trainer keeps what it need not compute again."""
+        return cache_of_trainers(self.data_dir)
 
     @property
     def last_known(self) -> Path:

@@ -85,7 +85,7 @@ def _forget(context: JobContext) -> Forgotten:
         if settings.unlabelled_text_days is not None:
             total.add(_forget_unlabelled(context, domain.id, now - timedelta(days=settings.unlabelled_text_days)))
     if total.questions or total.texts:
-        forgetting.tidy(work, context.store)
+        forgetting.tidy(work, context.store, settings.training_cache)
         forgetting.erase(work)
     return total
 

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 MOST_ERROR_CHARACTERS = 2000
 POLL_SECONDS = 0.1
 KILL_AFTER_SECONDS = 5.0
+# As Python, torch on a processor, C++ and torch on a GPU say it.
+OUT_OF_MEMORY = ("MemoryError", "can't allocate memory", "bad_alloc", "out of memory")
 
 
 class TrainerFailed(Exception):
@@ -134,8 +136,8 @@ def _reason(code: int, errors: Path) -> str:
         return "the trainer was killed (signal 9): the machine may be out of memory"
     if code < 0:
         return f"the trainer died by signal {-code}"
-    if "MemoryError" in last:
-        return f"the trainer ran out of memory ({last})"
+    if any(sign in last for sign in OUT_OF_MEMORY):
+        return f"the trainer ran out of memory ({last}): give it more, or take a smaller base model or batch_size"
     return f"the trainer ended with status {code}: {last or 'it said nothing'}"
 
 

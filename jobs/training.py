@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.artifacts import base_models
 from app.artifacts.store import WORKSHOP
 from app.db.session import UnitOfWork
+from app.db.tables import ModelVersion
 from app.errors import ClaimLost
+from app.intent.recipes import WITH_BASE
+from app.scorers.artifact import ArtifactUnusable, verify
 from app.services import batches, taxonomy, versions
 from jobs import proving
 from jobs.context import JobContext
@@ -189,7 +193,7 @@ def _write_spec(
     with (folder / "examples.jsonl").open("w", encoding="utf-8") as file:
         for item in items:
             if item.role != "gold":
-                row = {"text_id": item.text_id, "text": item.text, "label": item.label_id}
+                row = {"text_id": item.text_id, "text": item.text, "label": item.label_id, "new": item.role == "new"}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     spec: dict[str, Any] = {
         "recipe": claimed.batch.recipe,
@@ -200,7 +204,42 @@ def _write_spec(
         "seed": 0,
         "taxonomy_digest": claimed.domain.taxonomy_digest or "",
         "items_digest": claimed.batch.items_digest,
+        **_stands_on(context, claimed),
     }
     path = folder / "spec.json"
     path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
     return path
+
+
+def _stands_on(context: JobContext, claimed: batches.Claimed) -> dict[str, Any]:
+    """What a recipe with a pretrained model starts from, goes on from, and need not compute again.
+
+    Raises:
+        TrainerFailed: the base model is not on this machine.
+    """
+    if claimed.batch.recipe not in WITH_BASE:
+        return {}
+    name = claimed.domain.base_model or ""
+    try:
+        folder = base_models.find(name, context.settings.bases)
+    except base_models.BaseModelUnusable as error:
+        raise TrainerFailed(str(error)) from error
+    cache = context.settings.training_cache / claimed.domain.name
+    cache.mkdir(parents=True, exist_ok=True)
+    parent = context.work.read(versions.active, claimed.domain)
+    return {
+        "base": {"name": name, "folder": str(folder)},
+        "parent": _parent(context, parent) if parent is not None else None,
+        "cache": str(cache),
+    }
+
+
+def _parent(context: JobContext, parent: ModelVersion) -> str | None:
+    """The artifact that serves now. One that is gone must not stop the loop: training then starts from the base."""
+    try:
+        folder = context.store.fetch(parent.artifact_digest)
+        verify(folder, parent.artifact_digest)
+    except (ArtifactUnusable, OSError) as error:
+        logger.warning("version %s cannot be gone on from: %s", parent.version, error)
+        return None
+    return str(folder)

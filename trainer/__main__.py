@@ -16,12 +16,28 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from trainer.ngram import NgramConfig, train_ngram
 from trainer.spec import SpecInvalid, read_config, read_spec
 
-# Each recipe: its config, and its function (spec, config, out, report) -> digest.
-RECIPES: Mapping[str, tuple[type[Any], Callable[..., str]]] = {
-    "ngram": (NgramConfig, train_ngram),
+# A recipe: its config, and its function (spec, config, out, report) -> digest.
+Recipe = tuple[type[Any], Callable[..., str]]
+
+
+def _ngram() -> Recipe:
+    from trainer.ngram import NgramConfig, train_ngram
+
+    return NgramConfig, train_ngram
+
+
+def _head() -> Recipe:
+    from trainer.head import HeadConfig, train_head
+
+    return HeadConfig, train_head
+
+
+# Imported when it is asked for: torch takes seconds and gigabytes, and most recipes do without.
+RECIPES: Mapping[str, Callable[[], Recipe]] = {
+    "ngram": _ngram,
+    "head": _head,
 }
 
 
@@ -36,17 +52,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = read_spec(options.spec)
         if spec.recipe != options.recipe:
             raise SpecInvalid(f"the spec is for the recipe {spec.recipe[:40]!r}, not for {options.recipe!r}")
-        kind, train = RECIPES[spec.recipe]
+        kind, train = _load(spec.recipe)
         config = read_config(kind, spec.config)
         _make_empty_folder(options.out)
         # One thread: the sums of linear algebra then run in one order, and the same spec gives the same artifact.
         with threadpool_limits(limits=1):
             digest = train(spec, config, options.out, _print_progress)
+    except ImportError as error:
+        # Some of what a recipe needs is only imported on its way.
+        print(f"{_missing(options.recipe, error)}", file=sys.stderr)
+        return 2
     except SpecInvalid as error:
         print(f"{error}", file=sys.stderr)
         return 2
     print(json.dumps({"progress": 1.0, "stage": "done", "digest": digest}), flush=True)
     return 0
+
+
+def _load(recipe: str) -> Recipe:
+    try:
+        return RECIPES[recipe]()
+    except ImportError as error:
+        raise _missing(recipe, error) from error
+
+
+def _missing(recipe: str, error: ImportError) -> SpecInvalid:
+    return SpecInvalid(
+        f"the recipe {recipe!r} needs {error.name}, which is not installed: "
+        "pip install torch==2.13.0 'intentloop[train]'"
+    )
 
 
 def _print_progress(progress: float, stage: str) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from app.artifacts.base_models import BaseModelUnusable, describe
+from app.artifacts.training_cache import ENCODERS
 from app.scorers.artifact import ArtifactCorrupt, canonical_json, read_content, read_document
 from app.scorers.onnx import ENCODER, GRAPH, TOKENIZER, EncoderSettings
 from trainer.spec import Progress, Spec, SpecInvalid
 
-FOLDER = "encoders"
 REPORT = "report.json"
 # Grows when the same base would be exported otherwise: what older code kept is then made anew.
 EXPORT_VERSION = 1
@@ -62,7 +62,7 @@ def encoder_of(spec: Spec, make: Make, report: Progress, *, max_length: int, poo
     except BaseModelUnusable as error:
         raise SpecInvalid(str(error)) from error
     key = hashlib.sha256(f"{base.digest}/{max_length}/{pooling}/{EXPORT_VERSION}".encode()).hexdigest()
-    place = spec.cache / FOLDER / key if spec.cache is not None else None
+    place = spec.cache / ENCODERS / key if spec.cache is not None else None
     named = {"base": {"name": base.name, "digest": base.digest, "kind": base.kind}}
     if place is not None and (kept := _read(place)) is not None:
         return ServedEncoder(kept.settings, kept.graph, kept.tokenizer, {**kept.facts, **named})

@@ -1,7 +1,7 @@
 """Training batches: open, run, watch."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -26,6 +26,7 @@ from app.api.dependencies import (
 )
 from app.api.problems import responses
 from app.db.tables import Domain, TrainingBatch
+from app.intent.recipes import Recipe
 from app.services import audit, batches, domains, statistics
 from app.services.domains import DEFAULT
 
@@ -37,7 +38,7 @@ class BatchRequest(Body):
 
     domain: DomainName = DEFAULT
     description: str | None = Field(None, max_length=500)
-    recipe: Literal["ngram"] | None = None
+    recipe: Recipe | None = None
     config: SmallObject | None = Field(None, description="settings of the recipe that differ from its defaults")
     retrain: bool = Field(False, description="true: also without a new label, on all that there are")
 

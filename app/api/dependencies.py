@@ -154,6 +154,7 @@ Guess = Annotated[
     ),
 ]
 DomainName = Annotated[str, StringConstraints(max_length=200), AfterValidator(_possible_domain)]
+DomainPath = Annotated[str, AfterValidator(_possible_domain), Path(max_length=200, description="name of the domain")]
 DomainQuery = Annotated[str, AfterValidator(_possible_domain), Query(max_length=200, description="name of the domain")]
 PathId = Annotated[str, AfterValidator(_possible_id), Path(max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=500)]

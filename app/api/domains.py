@@ -10,15 +10,18 @@ from sqlalchemy.orm import Session
 
 from app.api.access import needs
 from app.api.bodies import StrictRoute
-from app.api.dependencies import PREFIX, Body, Caller, DomainQuery, Work
+from app.api.dependencies import PREFIX, Body, Caller, DomainPath, DomainQuery, Work
 from app.api.problems import responses
 from app.db.tables import Domain, Label
 from app.errors import TaxonomyRefused
+from app.intent.recipes import Recipe
 from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy, split
 from app.services import audit, domains, taxonomy, versions
 from app.services.domains import DEFAULT
 
 router = APIRouter(prefix=PREFIX, tags=["domains"], route_class=StrictRoute)
+
+BaseName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
 class DomainRequest(Body):
@@ -28,8 +31,18 @@ class DomainRequest(Body):
     task: Literal["single_label", "multi_label"] = "single_label"
     keep_text: bool = Field(True, description="false: only a keyed hash of each text is kept")
     gate: Literal["auto", "manual"] = Field("auto", description="manual: a person activates what passed")
-    recipe: Literal["ngram"] = "ngram"
+    recipe: Recipe = "ngram"
+    base_model: BaseName | None = Field(None, description="what recipes with a pretrained model start from")
     rule_policy: Literal["auto", "manual"] = Field("auto", description="manual: a person activates mined keyword rules")
+
+
+class DomainChange(Body):
+    """What is to be different about a domain. What is left out stays."""
+
+    gate: Literal["auto", "manual"] | None = None
+    recipe: Recipe | None = None
+    base_model: BaseName | None = None
+    rule_policy: Literal["auto", "manual"] | None = None
 
 
 class DomainOut(BaseModel):
@@ -40,6 +53,7 @@ class DomainOut(BaseModel):
     keep_text: bool
     gate: str
     recipe: str
+    base_model: str | None
     rule_policy: str
     taxonomy_version: int
     active_version: str | None
@@ -105,6 +119,26 @@ def create_domain(body: DomainRequest, work: Work, who: Caller) -> DomainOut:
     return work(create)
 
 
+@router.patch(
+    "/domains/{name}",
+    response_model=DomainOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("admin")],
+)
+def change_domain(name: DomainPath, body: DomainChange, work: Work, who: Caller) -> DomainOut:
+    """Change how a domain trains and decides. What serves stays until the next batch passes."""
+    changes = {field: value for field, value in body.model_dump(exclude_unset=True).items() if value is not None}
+
+    def change(session: Session) -> DomainOut:
+        before, after = domains.change(session, name, changes)
+        found = domains.find(session, name)
+        if after:
+            audit.note(session, who, "domain.change", name, domain_id=found.id, before=before, after=after)
+        return _domain(session, found)
+
+    return work(change)
+
+
 @router.get(
     "/taxonomy",
     response_model=TaxonomyOut,
@@ -163,6 +197,7 @@ def _domain(session: Session, domain: Domain) -> DomainOut:
         keep_text=domain.keep_text,
         gate=domain.gate,
         recipe=domain.recipe,
+        base_model=domain.base_model,
         rule_policy=domain.rule_policy,
         taxonomy_version=domain.taxonomy_version,
         active_version=active.version if active else None,

@@ -43,16 +43,17 @@ class BaseModel:
 
 
 def find(name: str, bases: Path) -> Path:
-    """The folder of a base model: what was pulled under this name, or the folder that the name is.
+    """The folder of a base model: what was pulled under this name, or the folder whose full path the name is.
 
     Raises:
         BaseModelUnusable: there is none, or no recipe could load it.
     """
-    pulled = _place(name, bases) if _NAME.match(name) else None
-    folder = pulled if pulled is not None and pulled.is_dir() else Path(name).expanduser()
-    if not folder.is_dir() or (pulled is not None and folder != pulled and not folder.is_absolute()):
-        what = f"run: intentloop models pull {name}" if pulled is not None else "it names no folder of this machine"
-        raise BaseModelUnusable(f"the base model {name[:200]!r} is not here: {what}")
+    if _NAME.match(name):
+        folder, missing = _place(name, bases), f"run: intentloop models pull {name}"
+    else:
+        folder, missing = Path(name), "it is no name of a hub and no full path of a folder of this machine"
+    if not folder.is_absolute() or not folder.is_dir():
+        raise BaseModelUnusable(f"the base model {name[:200]!r} is not here: {missing}")
     check(folder)
     return folder
 
@@ -172,17 +173,21 @@ def _download(name: str, folder: Path, hub: str, revision: str | None) -> None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
+    path, shown = folder / CONFIG, folder.name[:100]
     try:
-        if path.stat().st_size > _MOST_CONFIG_BYTES:
-            raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} is too large to be one")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        size, content = path.stat().st_size, b""
+        if size <= _MOST_CONFIG_BYTES:
+            content = path.read_bytes()
     except OSError as error:
-        raise BaseModelUnusable(f"the folder {folder.name[:100]!r} holds no {CONFIG}: it is no base model") from error
+        raise BaseModelUnusable(f"the folder {shown!r} holds no {CONFIG}: it is no base model") from error
+    if size > _MOST_CONFIG_BYTES:
+        raise BaseModelUnusable(f"{CONFIG} of the base model {shown!r} is too large to be one")
+    try:
+        config = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} is not JSON") from error
+        raise BaseModelUnusable(f"{CONFIG} of the base model {shown!r} is not JSON") from error
     if not isinstance(config, dict):
-        raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} is not a JSON object")
+        raise BaseModelUnusable(f"{CONFIG} of the base model {shown!r} is not a JSON object")
     return config
 
 

@@ -5,6 +5,7 @@ import typer
 from app.cli import (
     audit,
     backup,
+    base_models,
     demo,
     doctor,
     exporting,
@@ -17,6 +18,7 @@ from app.cli import (
     running,
     simulate,
     taxonomy,
+    training,
 )
 
 app = typer.Typer(
@@ -28,9 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for module in (running, demo, simulate, importing, exporting, doctor, backup, forgetting, recounting):
+for module in (running, training, demo, simulate, importing, exporting, doctor, backup, forgetting, recounting):
     app.registered_commands.extend(module.app.registered_commands)
 app.add_typer(taxonomy.app, name="taxonomy")
+models.app.registered_commands.extend(base_models.app.registered_commands)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")

@@ -125,7 +125,7 @@ def clock() -> None:
     given = settings()
     _check_timetable(given)
     log_to_stderr()
-    stop = _stopped_by_signals()
+    stop = stopped_by_signals()
     with database(given) as work:
         keeper = Clock(context(given, work))
         _stop_with_parent()
@@ -145,7 +145,7 @@ def up(host: HostOption = None, port: PortOption = None, workers: WorkersOption 
     given = settings(host=host, port=port, workers=workers)
     _check_timetable(given)
     log_to_stderr()
-    stop = _stopped_by_signals()
+    stop = stopped_by_signals()
     _migrate(given)
     with database(given) as work:
         _refuse_open_to_others(given, work)
@@ -181,7 +181,7 @@ def job(
     given = settings()
     log_to_stderr(logging.WARNING)
     with database(given) as work:
-        within = replace(context(given, work), stopping=_stopped_by_signals())
+        within = replace(context(given, work), stopping=stopped_by_signals())
         detail = _run_job(within, name)
     if as_json:
         print_json(detail)
@@ -211,7 +211,7 @@ def _run_job(within: JobContext, name: str) -> dict[str, Any]:
     return detail
 
 
-def _stopped_by_signals() -> threading.Event:
+def stopped_by_signals() -> threading.Event:
     """Set by SIGTERM and SIGINT, from now on."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.artifacts.store import WORKSHOP, ArtifactStore
+from app.artifacts.training_cache import forget_texts, training_cache
 from app.db.erasing import empty_write_ahead_log, rewrite, rewritten_by_itself
 from app.db.session import UnitOfWork
 from app.db.slices import slices
@@ -75,7 +76,7 @@ def forget(
     for condition in work.read(tombstones.conditions, stone):
         total.add(forget_all(work, condition))
     total.questions += work(tombstones.forget_quarantined, stone)
-    tidy(work, store)
+    tidy(work, store, training_cache(data_dir))
     work(_note, stone, total, by)
     erased = erase(work, rewriting=rewriting)
     return Report(total, *_versions(work, total, store), erased=erased)
@@ -105,8 +106,12 @@ def forget_all(
     return total
 
 
-def tidy(work: UnitOfWork, store: ArtifactStore) -> None:
-    """Let go of what still points to forgotten questions, and of texts that killed trainers left in their folders."""
+def tidy(work: UnitOfWork, store: ArtifactStore, cache: Path) -> None:
+    """Let go of what still points to forgotten questions, and of what trainers keep or killed ones left.
+
+    `cache`: the folder of `training_cache`.
+    """
+    forget_texts(cache)
     page: int | None = 0
     while page is not None:
         page = work(forgetting.drop_lost_examples, after=page)

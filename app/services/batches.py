@@ -70,8 +70,10 @@ def open_batch(
         NoTexts: the domain keeps no text and nothing was imported.
         NothingNew: no label since the last batch (unless `retrain`).
         OneClass: fewer than two labels have two texts each.
+        NoBaseModel: the recipe starts from one, and the domain names none.
     """
     domain = domains.locked(session, domain_name)
+    domains.require_base(domain, recipe or domain.recipe)
     labels = {label.id: label.path for label in taxonomy.active(session, domain.id)}
     new = members.of_role(session, domain, labels, "new")
     replay = members.of_role(session, domain, labels, "replay")

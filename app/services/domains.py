@@ -1,17 +1,21 @@
 """Domains: make one, find one, and hold one still while something about it is decided."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, Label, ModelActivation, ModelVersion, RuleSet
-from app.errors import DomainExists, DomainNotFound, Malformed, TaskUnsupported
+from app.errors import DomainExists, DomainNotFound, Malformed, NoBaseModel, TaskUnsupported
+from app.intent.recipes import WITH_BASE
 from app.intent.releases import DomainState, Release
 from app.intent.rules import Rule, rule_from_json
 
 DEFAULT = "default"
+# What a person may change about a domain that exists.
+CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy")
 # Names stand in ids of batches and versions, in paths and in file names.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 
@@ -24,6 +28,7 @@ def create(
     keep_text: bool = True,
     gate: str = "auto",
     recipe: str = "ngram",
+    base_model: str | None = None,
     rule_policy: str = "auto",
 ) -> Domain:
     """Make a domain without labels.
@@ -32,6 +37,7 @@ def create(
         Malformed: the name is not 1–48 of a–z, 0–9, `_` and `-`, beginning with a letter or digit.
         TaskUnsupported: multi-label domains cannot be trained yet.
         DomainExists: the name is taken.
+        NoBaseModel: the recipe starts from a base model, and none is named.
     """
     if not NAME.fullmatch(name):
         raise Malformed("a domain's name is 1–48 of a–z, 0–9, '_' and '-', and begins with a letter or digit")
@@ -39,10 +45,52 @@ def create(
         raise TaskUnsupported(f"a {task} domain cannot be trained yet: only single_label domains can be made")
     if session.scalar(select(Domain.id).where(Domain.name == name)) is not None:
         raise DomainExists(f"domain {name!r} exists")
-    domain = Domain(name=name, task=task, keep_text=keep_text, gate=gate, recipe=recipe, rule_policy=rule_policy)
+    domain = Domain(
+        name=name,
+        task=task,
+        keep_text=keep_text,
+        gate=gate,
+        recipe=recipe,
+        base_model=base_model,
+        rule_policy=rule_policy,
+    )
+    require_base(domain, recipe)
     session.add(domain)
     session.flush()
     return domain
+
+
+def change(session: Session, name: str, changes: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Change how a domain trains and decides. Returns what was and what is, of the fields that differ now.
+
+    `changes`: of `CHANGEABLE`, checked by whoever read them. What is trained next follows them; what serves stays.
+
+    Raises:
+        DomainNotFound.
+        NoBaseModel: the recipe starts from a base model, and none is named.
+    """
+    domain = locked(session, name)
+    before = {field: getattr(domain, field) for field in CHANGEABLE}
+    for field in CHANGEABLE:
+        if field in changes:
+            setattr(domain, field, changes[field])
+    require_base(domain, domain.recipe)
+    session.flush()
+    changed = [field for field in CHANGEABLE if getattr(domain, field) != before[field]]
+    return {field: before[field] for field in changed}, {field: getattr(domain, field) for field in changed}
+
+
+def require_base(domain: Domain, recipe: str) -> None:
+    """Refuse a recipe for which this domain has nothing to start from.
+
+    Raises:
+        NoBaseModel.
+    """
+    if recipe in WITH_BASE and not domain.base_model:
+        raise NoBaseModel(
+            f"the recipe {recipe!r} starts from a base model and domain {domain.name!r} names none: set its base_model "
+            "to a name that `intentloop models pull` fetched, or to a folder"
+        )
 
 
 def ensure_default(session: Session) -> None:

@@ -59,7 +59,7 @@ def test_batch_without_any_label_is_refused(service: Service) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{"recipe": "encoder"}, {"config": []}, {"config": {"a": "x" * 10_001}}, {"description": "x" * 501},
+    [{"recipe": "bert"}, {"config": []}, {"config": {"a": "x" * 10_001}}, {"description": "x" * 501},
      {"retrain": "yes"}, [], "x", 5],
 )  # fmt: skip
 def test_batch_that_cannot_be_is_refused(calm: Service, body: object) -> None:

@@ -15,7 +15,7 @@ def test_domain_is_made_with_its_defaults(any_service: Service) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", made.pop("created_at"))
     assert made == {
         "name": "after-sales_2", "task": "single_label", "keep_text": True, "gate": "auto", "recipe": "ngram",
-        "rule_policy": "auto",
+        "base_model": None, "rule_policy": "auto",
         "taxonomy_version": 0, "active_version": None, "epoch": 0,
     }  # fmt: skip
     listed = any_service.get(f"{LOOP}/domains").json()
@@ -23,6 +23,22 @@ def test_domain_is_made_with_its_defaults(any_service: Service) -> None:
     assert listed["next_cursor"] is None
     again = any_service.post(f"{LOOP}/domains", {"name": "after-sales_2"})
     assert (again.status_code, again.json()["code"]) == (409, "domain_exists")
+
+
+def test_a_domain_changes_how_it_trains_and_says_who_changed_it(any_service: Service) -> None:
+    address = f"{LOOP}/domains/default"
+    refused = any_service.http.patch(address, json={"recipe": "head"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_base_model")
+    assert any_service.get(f"{LOOP}/domains").json()["items"][0]["recipe"] == "ngram"
+
+    changed = any_service.http.patch(address, json={"recipe": "head", "base_model": "owner/tiny", "gate": None})
+    assert (changed.json()["recipe"], changed.json()["base_model"]) == ("head", "owner/tiny")
+    assert changed.json()["gate"] == "auto"
+    batch = any_service.post(f"{LOOP}/batches", {"recipe": "lora"})
+    assert batch.json()["code"] != "no_base_model"
+    assert any_service.http.patch(f"{LOOP}/domains/nowhere", json={}).status_code == 404
+    for body in ({"recipe": "bert"}, {"base_model": ""}, {"base_model": "x" * 256}, []):
+        assert any_service.http.patch(address, json=body).status_code == 422
 
 
 def test_multi_label_domain_is_refused_with_a_clear_message(service: Service) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import String, cast, select, update
 
 from app.answer_log import replay_each
 from app.artifacts.folder import FolderStore
+from app.artifacts.training_cache import ENCODERS, training_cache
 from app.db.session import UnitOfWork, connect
 from app.db.tables import AuditEvent, Base, ModelVersion, Text, TrainingBatch
 from app.intent.selection import is_gold_candidate
@@ -259,6 +260,17 @@ def test_tombstone_is_on_the_disk_before_anything_is_forgotten(work: UnitOfWork,
     assert forgetting.forget(
         work, stone, data_dir=tmp_path, store=FolderStore(tmp_path), by=audit.COMMAND_LINE
     ).forgotten.questions == 1  # fmt: skip
+
+
+def test_what_trainers_computed_from_texts_goes_and_exported_models_stay(work: UnitOfWork, tmp_path) -> None:
+    ask(work, "秘密的话", user_hash="a" * 64)
+    kept = training_cache(tmp_path) / "default"
+    for folder in (ENCODERS, "embeddings", "activations"):
+        (kept / folder).mkdir(parents=True)
+        (kept / folder / "file").write_bytes(b"numbers")
+    stone = work.read(tombstones.of_user, "a" * 64, None)
+    forgetting.forget(work, stone, data_dir=tmp_path, store=FolderStore(tmp_path), by=audit.COMMAND_LINE)
+    assert [folder.name for folder in kept.iterdir()] == [ENCODERS]
 
 
 @pytest.mark.parametrize(("tail", "fits"), [('{"kind": "us', True), ("nonsense\n", False)], ids=["cut off", "nonsense"])

@@ -201,4 +201,4 @@ def test_trainer_refuses_a_spec_of_another_recipe(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_has_a_config_with_defaults(recipe: str) -> None:
-    assert RECIPES[recipe][0]()
+    assert RECIPES[recipe]()[0]()

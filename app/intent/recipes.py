@@ -1,0 +1,12 @@
+"""The ways to train, by name, and what each of them stands on."""
+
+from typing import Final, Literal, get_args
+
+Recipe = Literal["ngram", "head", "encoder", "lora"]
+RECIPES: Final[tuple[Recipe, ...]] = get_args(Recipe)
+
+WITH_BASE: Final = frozenset({"head", "encoder", "lora"})
+"""These start from a pretrained model, which the domain names."""
+
+GENERATIVE: Final = frozenset({"lora"})
+"""These answer when the main route is unsure, and never in its place."""
