@@ -106,6 +106,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
             "thresholds": fitted.thresholds.as_json(),
             "gate": decision.as_json(),
             "left_out_labels": [release.paths[label_id] for label_id in manifest.left_out_label_ids],
+            **_scope_on(gold, answers, scorer),
             **_beside_the_rules(scorer, release, gold),
         },
         pairing=fitted.pairing,
@@ -120,6 +121,21 @@ def gold_of(items: Sequence[batches.LabelledText]) -> Gold:
     """The held-out texts among a batch's items."""
     held_out = [item for item in items if item.role == "gold"]
     return Gold([item.text for item in held_out], np.array([item.label_id for item in held_out], dtype=np.int64))
+
+
+def _scope_on(gold: Gold, answers: Answers, scorer: Scorer) -> dict[str, Any]:
+    """How much of gold is taken for out of scope, though all of it has labels, and how often those answers are right."""
+    scope = getattr(scorer, "scope", None)
+    if scope is None or answers.out_of_scope is None:
+        return {}
+    flagged, right = answers.out_of_scope, answers.predicted == gold.truth
+    return {
+        "scope": {
+            "most_flagged": scope.flagged,
+            "gold_flagged": float(flagged.mean()) if len(flagged) else None,
+            "gold_flagged_accuracy": float(right[flagged].mean()) if flagged.any() else None,
+        }
+    }
 
 
 def _beside_the_rules(scorer: Scorer, release: Release, gold: Gold) -> dict[str, Any]:

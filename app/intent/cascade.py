@@ -148,6 +148,11 @@ class Decision:
         """
         if self.deciding is None or not self.deciding.stands(self.threshold):
             return True
+        return self.out_of_scope
+
+    @property
+    def out_of_scope(self) -> bool:
+        """Whether a tier has no label for texts like this one."""
         return any(verdict.out_of_scope for verdict in self.verdicts)
 
     def as_log(self) -> list[dict[str, Any]]:

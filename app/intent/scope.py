@@ -158,6 +158,8 @@ def _check(
         raise ValueError("embeddings, targets and probabilities are not of the same texts")
     if held_out == 0 or (rows is not None and held_out >= len(targets)):
         raise ValueError("a scope needs texts to learn from and texts that are held out")
+    if set(range(probabilities.shape[1])) - set(targets.tolist()):
+        raise ValueError("a label has no text to learn from")
     if not 0.0 < flagged < 1.0:
         raise ValueError("the share that is flagged must lie between 0 and 1")
 

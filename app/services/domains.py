@@ -30,6 +30,7 @@ def create(
     recipe: str = "ngram",
     base_model: str | None = None,
     rule_policy: str = "auto",
+    threshold_policy: str = "sweep",
 ) -> Domain:
     """Make a domain without labels.
 

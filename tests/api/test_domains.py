@@ -52,7 +52,8 @@ def test_multi_label_domain_is_refused_with_a_clear_message(service: Service) ->
     "body",
     [{}, {"name": ""}, {"name": "A"}, {"name": "a b"}, {"name": "-a"}, {"name": "a" * 49}, {"name": "a\x00"},
      {"name": "域"}, {"name": "a\n"}, {"name": None}, {"name": "ok", "gate": "never"}, {"name": "ok", "recipe": "bert"},
-     {"name": "ok", "keep_text": "no"}, {"name": "ok", "task": "ner"}, {"name": "a" * 201}],
+     {"name": "ok", "keep_text": "no"}, {"name": "ok", "task": "ner"}, {"name": "a" * 201},
+     {"name": "ok", "threshold_policy": "luck"}],
 )  # fmt: skip
 def test_domain_that_cannot_be_is_refused(calm: Service, body: dict[str, object]) -> None:
     answer = calm.post(f"{LOOP}/domains", body)
