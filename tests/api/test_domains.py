@@ -15,7 +15,7 @@ def test_domain_is_made_with_its_defaults(any_service: Service) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", made.pop("created_at"))
     assert made == {
         "name": "after-sales_2", "task": "single_label", "keep_text": True, "gate": "auto", "recipe": "ngram",
-        "base_model": None, "rule_policy": "auto",
+        "base_model": None, "rule_policy": "auto", "threshold_policy": "sweep",
         "taxonomy_version": 0, "active_version": None, "epoch": 0,
     }  # fmt: skip
     listed = any_service.get(f"{LOOP}/domains").json()
