@@ -8,7 +8,7 @@ import numpy as np
 
 from app.db.tables import Label, ModelVersion
 from app.intent.evaluation import Evaluation, evaluate_answers, macro_f1
-from app.intent.gate import FirstProof, Rival, judge, judge_first
+from app.intent.gate import FirstProof, GateDecision, Rival, judge, judge_first
 from app.intent.releases import Release
 from app.scorers import load_scorer
 from app.scorers.artifact import (
@@ -37,6 +37,12 @@ SENTENCES = (
     "快递到哪里了", "升级以后变慢了", "where is my parcel", "???", "12345", "嗯", "不想要了", "没有收到验证码",
     "please call me back", "怎么设置", "充不进电",
 )  # fmt: skip
+
+
+# Only a classifier that was trained elsewhere comes without a single labelled text.
+NOTHING_TO_PROVE_IT_ON = GateDecision(
+    False, "weak", ("There is no labelled text to prove it on: whoever knows it may activate it by force.",)
+)
 
 
 class NotProven(Exception):
@@ -96,6 +102,8 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         judge(gold.truth, answers.predicted, rivals, rng)
         if rivals
         else judge_first(_first_proof(out_of_fold, held_out, items, release), len(gold.texts))
+        if len(out_of_fold.label_ids)
+        else NOTHING_TO_PROVE_IT_ON
     )
     return Proof(
         artifact_digest=digest,

@@ -14,7 +14,7 @@ from app.artifacts.store import WORKSHOP
 from app.db.session import UnitOfWork
 from app.db.tables import ModelVersion
 from app.errors import ClaimLost
-from app.intent.recipes import WITH_BASE
+from app.intent.recipes import IMPORTED, WITH_BASE
 from app.scorers.artifact import ArtifactUnusable, verify
 from app.services import batches, taxonomy, versions
 from jobs import proving
@@ -217,9 +217,11 @@ def _stands_on(context: JobContext, claimed: batches.Claimed) -> dict[str, Any]:
     Raises:
         TrainerFailed: the base model is not on this machine.
     """
-    if claimed.batch.recipe not in WITH_BASE:
+    if claimed.batch.recipe not in {*WITH_BASE, IMPORTED}:
         return {}
     name = claimed.domain.base_model or ""
+    if claimed.batch.recipe == IMPORTED:
+        name = str(claimed.batch.config.get("base_model"))
     try:
         folder = base_models.find(name, context.settings.bases)
     except base_models.BaseModelUnusable as error:

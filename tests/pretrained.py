@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.scorers.encoders import tokenizer as bert_tokenizer
@@ -17,9 +18,20 @@ NORMALIZE = {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_tra
 
 def bert(folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
     """A BERT with random weights that reads Chinese and Latin characters one by one."""
+    return _bert(folder, "BertModel", layers=layers, seed=seed)
+
+
+def classifier(folder: Path, labels: Sequence[str], *, layers: int = 2, seed: int = 0) -> Path:
+    """The same with a random classifier on it, whose columns have these names."""
+    named = {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
+    return _bert(folder, "BertForSequenceClassification", layers=layers, seed=seed, **named)
+
+
+def _bert(folder: Path, kind: str, *, layers: int, seed: int, **more: object) -> Path:
     import torch
+    import transformers
     from tokenizers import Tokenizer
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, PreTrainedTokenizerFast
 
     made = Tokenizer.from_str(bert_tokenizer().decode("utf-8"))
     torch.manual_seed(seed)
@@ -30,8 +42,9 @@ def bert(folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
         num_attention_heads=4,
         intermediate_size=2 * DIMENSION,
         max_position_embeddings=64,
+        **more,
     )
-    BertModel(config).save_pretrained(folder)
+    getattr(transformers, kind)(config).save_pretrained(folder)
     named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=made, **named).save_pretrained(folder)
     return folder

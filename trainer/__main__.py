@@ -34,10 +34,17 @@ def _head() -> Recipe:
     return HeadConfig, train_head
 
 
+def _imported() -> Recipe:
+    from trainer.imported import ImportedConfig, take_in
+
+    return ImportedConfig, take_in
+
+
 # Imported when it is asked for: torch takes seconds and gigabytes, and most recipes do without.
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "ngram": _ngram,
     "head": _head,
+    "imported": _imported,
 }
 
 

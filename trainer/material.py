@@ -58,18 +58,27 @@ def material_of(spec: Spec) -> Material:
     return Material(label_ids, examples, targets)
 
 
-def write_evidence(out: Path, material: Material, probabilities: FloatArray, rows: IntArray | None = None) -> None:
+def write_evidence(
+    out: Path,
+    material: Material,
+    probabilities: FloatArray,
+    rows: IntArray | None = None,
+    *,
+    trained_on: Sequence[int] | None = None,
+) -> None:
     """Write which texts the artifact was trained on, and what models that had not seen a text said about it.
 
     Args:
         probabilities: calibrated, shape (n_rows, n_labels).
         rows: the examples that were left out of training once; all of them without it.
+        trained_on: text ids, where they are not all of the material.
     """
     text_ids = np.array([example.text_id for example in material.examples], dtype=np.int64)
     labels = np.array(material.label_ids, dtype=np.int64)[material.targets]
     asked = np.arange(len(text_ids)) if rows is None else rows
     write_out_of_fold(out, OutOfFold(text_ids[asked], labels[asked], probabilities))
-    (out / LINEAGE).write_bytes(canonical_json({"text_ids": text_ids.tolist()}))
+    lineage = text_ids.tolist() if trained_on is None else sorted(trained_on)
+    (out / LINEAGE).write_bytes(canonical_json({"text_ids": lineage}))
 
 
 def facts_of(

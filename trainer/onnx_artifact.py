@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,18 @@ class FittedHead:
     temperature: float
 
 
+def encoder_alone(encoder: ServedEncoder) -> OnnxScorer:
+    """The encoder by itself, to be asked for embeddings by the code that will serve it.
+
+    Raises:
+        ArtifactCorrupt: graph, tokenizer and settings do not belong together.
+    """
+    dimension = encoder.settings.dimension
+    blank = {"weights": np.zeros((dimension, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    settings = replace(encoder.settings, head="linear")
+    return OnnxScorer(OnnxModel(settings, encoder.graph, encoder.tokenizer, blank), (0,), 1.0)
+
+
 def write_onnx_artifact(
     out: Path,
     spec: Spec,
@@ -48,15 +60,16 @@ def write_onnx_artifact(
     *,
     config: Mapping[str, Any],
     training: Mapping[str, Any],
+    trained_on: Sequence[int] | None = None,
     scope: Scope | None = None,
 ) -> str:
     """Write the artifact into the folder `out` and return its digest. Other files that lie there become part of it.
 
-    `scope`: fitted on the embeddings of this very graph.
+    `trained_on`: text ids, where they are not all of the material. `scope`: fitted on embeddings of this very graph.
     """
     settings = replace(encoder.settings, head=head.kind)
     write_model(out, OnnxModel(settings, encoder.graph, encoder.tokenizer, head.arrays, scope))
-    write_evidence(out, material, softmax(head.logits, head.temperature), head.rows)
+    write_evidence(out, material, softmax(head.logits, head.temperature), head.rows, trained_on=trained_on)
     # The recorded answers come from the files as they lie there, through the scorer that will serve them.
     scorer = OnnxScorer(read_model(out), material.label_ids, head.temperature)
     write_references(out, scorer, spec.references)

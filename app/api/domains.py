@@ -46,6 +46,7 @@ class DomainChange(Body):
     recipe: Recipe | None = None
     base_model: BaseName | None = None
     rule_policy: Literal["auto", "manual"] | None = None
+    threshold_policy: Literal["sweep", "risk"] | None = None
 
 
 class DomainOut(BaseModel):

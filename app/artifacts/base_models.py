@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,25 @@ def check(folder: Path) -> dict[str, Any]:
     if not isinstance(config.get("model_type"), str):
         raise BaseModelUnusable(f"{CONFIG} of the base model {folder.name[:100]!r} names no model_type")
     return config
+
+
+def classifier_labels(folder: Path) -> list[str]:
+    """The names of a classifier's columns, in their order.
+
+    Raises:
+        BaseModelUnusable: the folder holds no model whose labels have names.
+    """
+    named: Mapping[str, Any] = check(folder).get("id2label") or {}
+    try:
+        columns = {int(column): str(name) for column, name in named.items()}
+    except (ValueError, AttributeError) as error:
+        raise BaseModelUnusable("id2label of the classifier's config.json does not number its labels") from error
+    names = [columns.get(column, "") for column in range(len(columns))]
+    if len(names) < 2 or not all(names) or all(name == f"LABEL_{column}" for column, name in enumerate(names)):
+        raise BaseModelUnusable("the classifier's config.json does not name its labels: put their paths into id2label")
+    if len(set(names)) != len(names):
+        raise BaseModelUnusable("the classifier's config.json gives two labels one name")
+    return names
 
 
 def describe(name: str, folder: Path) -> BaseModel:

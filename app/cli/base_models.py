@@ -1,5 +1,7 @@
 """Pretrained models: fetch them, show what is here, and say which one a domain trains from, and how."""
 
+import logging
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +12,14 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from app.artifacts import base_models
-from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
+from app.artifacts.base_models import classifier_labels
+from app.cli.opening import DomainOption, JsonOption, console, database, log_to_stderr, print_json, settings
+from app.cli.running import context, stopped_by_signals
+from app.cli.training import end_with
 from app.errors import IntentError
 from app.intent.recipes import RECIPES
-from app.services import audit, domains
+from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy
+from app.services import audit, batches, domains, frozen_batches, taxonomy
 
 # Their names stand under `intentloop models`.
 app = typer.Typer()
@@ -55,6 +61,46 @@ def list_bases(as_json: JsonOption = False) -> None:
     for model in found:
         table.add_row(escape(model.name), escape(model.kind), _mib(model.size), model.digest[:12])
     console.print(table if found else "There is none yet: run `intentloop models pull NAME`.")
+
+
+@app.command("import")
+def import_classifier(
+    folder: Annotated[Path, typer.Argument(help="A classifier as AutoModelForSequenceClassification saves it.")],
+    create_labels: Annotated[
+        bool, typer.Option("--create-labels", help="Add the labels that the taxonomy does not have.")
+    ] = False,
+    domain: DomainOption = domains.DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a classifier that was trained elsewhere as a version of a domain, proved as any other.
+
+    Its labels are those of `id2label`, which must be paths of the taxonomy. Recipes then start from it: it becomes the
+    domain's base model. Without a labelled text nothing proves it, and a person activates it with `--force`.
+    Exit status: 0 it became a version, whether or not it passed the gate; 1 it cannot be served.
+    """
+    given = settings()
+    log_to_stderr(logging.ERROR)
+    try:
+        pulled = base_models.pull(str(folder.resolve()), given.bases)
+        labels = parse_taxonomy(classifier_labels(pulled.folder))
+    except (base_models.BaseModelUnusable, TaxonomyInvalid) as error:
+        raise IntentError(str(error)) from error
+
+    def opened(session: Session) -> str:
+        found = domains.locked(session, domain)
+        for label in labels if create_labels else ():
+            taxonomy.add(session, found, label.path)
+        before, after = domains.change(session, domain, {"base_model": pulled.name})
+        batch = frozen_batches.open_import(session, domain, pulled.name, opened_by="person")
+        audit.note(
+            session, audit.COMMAND_LINE, "version.import", batch.batch_id, domain_id=found.id, before=before,
+            after={**after, "digest": pulled.digest},
+        )  # fmt: skip
+        return batches.run(session, batch.batch_id).batch_id
+
+    with database(given) as work:
+        within = replace(context(given, work), stopping=stopped_by_signals())
+        end_with(within, work(opened), as_json=as_json)
 
 
 @app.command("recipe")

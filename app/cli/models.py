@@ -1,6 +1,7 @@
 """Show the versions of a domain, choose the one that serves, go back."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,8 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.orm import Session
 
+from app.artifacts.opening import open_store
+from app.artifacts.plain_form import write_plain
 from app.cli.opening import DomainOption, JsonOption, console, database, print_json, settings
 from app.db.tables import ModelVersion
+from app.errors import IntentError
+from app.scorers.artifact import ArtifactUnusable
 from app.services import activations, audit, domains, runs, versions
 
 app = typer.Typer(help="Model versions: what there is, what serves, and the way back.", no_args_is_help=True)
@@ -131,6 +136,35 @@ def rollback_model(
         print_json({"version": name, "epoch": epoch})
     else:
         console.print(f"{name} serves again, epoch {epoch}.")
+
+
+@app.command("export")
+def export_model(
+    version: Annotated[str, typer.Argument(help="Name of the version.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version with an ONNX graph for programs without intentloop, with one that shows how it is asked.
+
+    The graph, its tokenizer, the head, the labels, and `classify.py`, which needs onnxruntime, tokenizers and numpy.
+    Personal data is masked by the service and not by that program.
+    """
+
+    def read(session: Session) -> tuple[str, dict[int, str]]:
+        found = versions.find(session, version)
+        return found.artifact_digest, domains.label_paths(session, found.domain_id)
+
+    given = settings()
+    with database(given) as work:
+        digest, paths = work.read(read)
+    try:
+        write_plain(open_store(given).fetch(digest), digest, out, paths=paths)
+    except ArtifactUnusable as error:
+        raise IntentError(f"{version} cannot be exported: {error}") from error
+    if as_json:
+        print_json({"version": version, "folder": str(out), "artifact_digest": digest})
+    else:
+        console.print(f"{version} lies in {out}; python classify.py there shows how it is asked.", markup=False)
 
 
 def figure(value: Any) -> str:

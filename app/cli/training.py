@@ -54,9 +54,17 @@ def train(
 
     with database(given) as work:
         within = replace(context(given, work), stopping=stopped_by_signals())
-        batch_id = work(opened)
-        _see_through(within, batch_id, shown=not as_json)
-        row = work.read(_ended, batch_id)
+        end_with(within, work(opened), as_json=as_json)
+
+
+def end_with(within: JobContext, batch_id: str, *, as_json: bool) -> None:
+    """See a queued batch through and print what became of it.
+
+    Raises:
+        IntentError: no version came of it.
+    """
+    _see_through(within, batch_id, shown=not as_json)
+    row = within.work.read(_ended, batch_id)
     if as_json:
         print_json(row)
     else:

@@ -10,3 +10,6 @@ WITH_BASE: Final = frozenset({"head", "encoder", "lora"})
 
 GENERATIVE: Final = frozenset({"lora"})
 """These answer when the main route is unsure, and never in its place."""
+
+IMPORTED: Final = "imported"
+"""What the batch of a classifier that was trained elsewhere is called: nothing is trained in it."""

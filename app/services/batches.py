@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, insert, or_, select, update
+from sqlalchemy import CursorResult, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.session import database_time
@@ -14,6 +14,7 @@ from app.db.tables import BatchItem, Domain, ModelVersion, Text, TrainingBatch
 from app.errors import BatchState, ClaimLost, NoTexts, NotFound, NothingNew
 from app.intent.training import Due, due, retry_delay
 from app.services import domains, members, taxonomy, trainable
+from app.services.frozen_batches import freeze
 from app.services.trainable import Trainable
 
 LIVE = ("training", "evaluating")
@@ -84,24 +85,15 @@ def open_batch(
     members.refuse_one_class(domain, [*new, *replay])
     gold = members.of_role(session, domain, labels, "gold")
     frozen = [*sorted([*new, *replay], key=lambda member: int(member["text_id"])), *gold]
-    domain.batch_seq += 1
-    parent = session.get(ModelVersion, domain.active_version_id) if domain.active_version_id else None
-    batch = TrainingBatch(
-        domain_id=domain.id,
-        batch_id=f"{domain.name}-b{domain.batch_seq}",
-        parent_version=parent.version if parent else None,
-        description=description,
+    batch = freeze(
+        session,
+        domain,
+        frozen,
         opened_by=opened_by,
         recipe=recipe or domain.recipe,
-        config=dict(config or {}),
-        question_count=len(new),
-        replay_count=len(replay),
-        gold_count=len(gold),
-        items_digest=members.digest(frozen),
+        config=config,
+        description=description,
     )
-    session.add(batch)
-    session.flush()
-    session.execute(insert(BatchItem), [member | {"batch_id": batch.id} for member in frozen])
     members.claim(session, batch, [member["text_id"] for member in new])
     return batch
 

@@ -15,7 +15,7 @@ from app.intent.rules import Rule, rule_from_json
 
 DEFAULT = "default"
 # What a person may change about a domain that exists.
-CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy")
+CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy", "threshold_policy")
 # Names stand in ids of batches and versions, in paths and in file names.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 
@@ -54,6 +54,7 @@ def create(
         recipe=recipe,
         base_model=base_model,
         rule_policy=rule_policy,
+        threshold_policy=threshold_policy,
     )
     require_base(domain, recipe)
     session.add(domain)
@@ -146,6 +147,12 @@ def states(session: Session) -> list[DomainState]:
     return [DomainState(*row) for row in rows]
 
 
+def label_paths(session: Session, domain_id: int) -> dict[int, str]:
+    """Today's path of every label that ever was in the domain."""
+    rows = session.execute(select(Label.id, Label.path).where(Label.domain_id == domain_id)).all()
+    return {label_id: path for label_id, path in rows}  # noqa: C416
+
+
 def release(session: Session, domain_id: int) -> Release:
     """What this domain is to serve now, read in one transaction so that its parts belong together.
 
@@ -156,8 +163,7 @@ def release(session: Session, domain_id: int) -> Release:
     if domain is None:
         raise DomainNotFound
     state = DomainState(domain.id, domain.name, domain.task, domain.keep_text, domain.epoch, domain.taxonomy_version)
-    rows = session.execute(select(Label.id, Label.path).where(Label.domain_id == domain_id)).all()
-    paths = dict(rows)
+    paths = label_paths(session, domain_id)
     if domain.epoch == 0:
         return Release(state, None, None, None, 1.0, paths)
     activation, version = session.execute(

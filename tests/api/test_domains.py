@@ -36,9 +36,15 @@ def test_a_domain_changes_how_it_trains_and_says_who_changed_it(any_service: Ser
     assert changed.json()["gate"] == "auto"
     batch = any_service.post(f"{LOOP}/batches", {"recipe": "lora"})
     assert batch.json()["code"] != "no_base_model"
+    assert any_service.http.patch(address, json={"threshold_policy": "risk"}).json()["threshold_policy"] == "risk"
     assert any_service.http.patch(f"{LOOP}/domains/nowhere", json={}).status_code == 404
-    for body in ({"recipe": "bert"}, {"base_model": ""}, {"base_model": "x" * 256}, []):
+    for body in ({"recipe": "bert"}, {"threshold_policy": "luck"}, {"base_model": ""}, {"base_model": "x" * 256}, []):
         assert any_service.http.patch(address, json=body).status_code == 422
+
+
+def test_a_domain_is_made_with_a_policy_of_its_threshold(service: Service) -> None:
+    made = service.post(f"{LOOP}/domains", {"name": "careful", "threshold_policy": "risk"}).json()
+    assert made["threshold_policy"] == "risk"
 
 
 def test_multi_label_domain_is_refused_with_a_clear_message(service: Service) -> None:
