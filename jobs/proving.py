@@ -132,7 +132,7 @@ def gold_of(items: Sequence[batches.LabelledText]) -> Gold:
 
 
 def _scope_on(gold: Gold, answers: Answers, scorer: Scorer) -> dict[str, Any]:
-    """How much of gold is taken for out of scope, though all of it has labels, and how often those answers are right."""
+    """How much of gold is taken for out of scope, though all of it has labels, and how often that is answered right."""
     scope = getattr(scorer, "scope", None)
     if scope is None or answers.out_of_scope is None:
         return {}
