@@ -49,12 +49,19 @@ def _imported() -> Recipe:
     return ImportedConfig, take_in
 
 
+def _lora() -> Recipe:
+    from trainer.lora import LoraConfig, train_lora
+
+    return LoraConfig, train_lora
+
+
 # Imported when it is asked for: torch takes seconds and gigabytes, and most recipes do without.
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "ngram": _ngram,
     "head": _head,
     "encoder": _encoder,
     "imported": _imported,
+    "lora": _lora,
 }
 
 
