@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +11,6 @@ from app.scorers.artifact import check_reference_answers, digest, read_manifest,
 from tests.trainer.tiny_encoders import bert, texts_of
 from trainer.__main__ import main
 
-ROOT = Path(__file__).parent.parent.parent
 NUMBERS = ("--epochs", "2", "--batch-size", "8", "--lr", "5e-4", "--head-lr", "1e-2", "--replay-ratio", "0.5")
 
 
@@ -48,22 +44,18 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     return folder / "out"
 
 
-def test_the_command_trains_without_a_database_and_prints_how_far_it_is(tmp_path: Path, earlier: Path) -> None:
+def test_the_command_trains_without_a_database_and_prints_how_far_it_is(
+    tmp_path: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     new, old = data(tmp_path / "new.jsonl", [3, 0], 8, seed=1), data(tmp_path / "old.jsonl", range(3), 12)
     given = arguments(earlier, tmp_path / "out", new, "--old-data", str(old), *NUMBERS, "--freeze-layers", "1")
-    run = subprocess.run(
-        [sys.executable, "-m", "trainer", *given],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
-    assert (run.returncode, run.stderr) == (0, "")
-    assert "epoch 2 of 2: loss" in run.stdout
-    assert run.stdout.splitlines()[-1].startswith("[100 %] out holds the artifact ")
-    verify(tmp_path / "out", run.stdout.split()[-1])
+    assert main(given) == 0
+
+    told = capsys.readouterr().out
+    assert "epoch 2 of 2: loss" in told
+    assert told.splitlines()[-1].startswith("[100 %] out holds the artifact ")
+    verify(tmp_path / "out", told.split()[-1])
     check_reference_answers(load_scorer(tmp_path / "out"), tmp_path / "out")
     facts = read_manifest(tmp_path / "out").facts
     assert facts["training"]["frozen_layers"] == 1

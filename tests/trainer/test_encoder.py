@@ -18,6 +18,7 @@ from trainer.encoder_folder import read_parent
 from trainer.linear_head import LinearHead
 
 FAST = {
+    "first_contrastive_epochs": 1,
     "first_epochs": 6,
     "first_learning_rate": 2e-3,
     "head_learning_rate": 1e-2,
