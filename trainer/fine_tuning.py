@@ -67,9 +67,13 @@ class Epoch:
 
 @dataclass(slots=True)
 class Tuned:
-    """The head beside the backbone, which was changed in place; and how it went."""
+    """The head beside the backbone, which was changed in place; and how it went.
+
+    `began`: macro-F1 before the first epoch, NaN where nobody asked. `best_epoch`: 0 is the state before the first.
+    """
 
     head: LinearHead
+    began: float = math.nan
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
 
@@ -98,7 +102,10 @@ def fine_tune(
     torch.manual_seed(seed)
     run = _Run(embedder, head, training, schedule, config, teacher)
     tuned = Tuned(head)
-    best, best_state = run.judge(judged) if may_stay else (-1.0, -math.inf), run.state()
+    best, best_state = (-1.0, -math.inf), run.state()
+    if may_stay:
+        best = run.judge(judged)
+        tuned.began = best[0]
     started = time.monotonic()
     for number in range(1, schedule.epochs + 1):
         loss = run.epoch(rng)
