@@ -1,6 +1,6 @@
 """Ten steps of 15 new labels each, on clinc150: what is still known at the end, and what each step loses.
 
-MiniLM learns the 150 labels in ten batches, in an order drawn by the seed. Ours: the recipe `encoder`, which replays and
+MiniLM learns the 150 labels in ten batches, in an order drawn by the seed. Ours: `encoder`, which replays and
 freezes, and the recipe `head`, which keeps the encoder as it is and fits the head anew. Anchors: plain sequential
 fine-tuning (all layers, two epochs on each batch's texts alone, the head grown by new rows), which is what happens
 without replay, for negative flips; and joint training (plain fine-tuning on all texts of all labels at once, four
