@@ -17,6 +17,8 @@ from trainer.term_matrix import assign_folds
 Progress = Callable[[float, str], None]
 
 KINDS = ("linear", "hidden", "mixed")
+_ALIKE = 0.02  # of the best loss: less than folds drawn otherwise would change
+_SHARES = (0.0, 0.25, 0.5, 0.75)  # of the hidden layer in a mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,9 @@ class HeadSettings:
     Args:
         kind: `linear` (logistic regression), `hidden` (one hidden layer with ReLU), or `mixed`: both, their logits
             added in the proportion that is likeliest out of fold, which may leave the hidden layer out.
-        strengths: of the logistic regression, values of scikit-learn's C for embeddings of mean squared length 1,
-            ascending; the one with the likeliest out-of-fold answers is taken.
+        strengths: of the logistic regression, values of scikit-learn's C for embeddings whose mean squared distance
+            from their centre is 1, ascending. The likeliest out of fold is taken, averaged with all that are as likely
+            within `_ALIKE`: the loss is convex in the logits, so their mean is never worse than they are on average.
         name_weight: a label's own name counts as so many texts of it, 0 to 10; 0 leaves names out.
         label_balance: each text weighs count(its label) ** -label_balance: 0 as they come, 1 every label alike.
         folds: 2 to 20.
@@ -41,12 +44,12 @@ class HeadSettings:
         weight_decay: 0 to 1, times the learning rate, at each step.
     """
 
-    kind: str = "linear"
+    kind: str = "mixed"
     strengths: tuple[float, ...] = (10.0, 20.0, 40.0)
     name_weight: float = 1.0
     label_balance: float = 1.0
     folds: int = 4
-    tolerance: float = 1e-2
+    tolerance: float = 3e-3
     hidden: int = 256
     learning_rate: float = 2e-3
     epochs: int = 20
@@ -130,26 +133,26 @@ def fit_head(
         ValueError: the arrays do not fit each other, hold something that is not a number, or a label has no two texts.
     """
     _check(embeddings, targets, n_labels, names)
-    length = float(np.sqrt(np.square(embeddings.astype(np.float64)).sum(axis=1).mean())) or 1.0
+    # About their centre: encoders that were not trained on pairs send all texts into one narrow cone.
+    length = float(np.sqrt(embeddings.astype(np.float64).var(axis=0).sum())) or 1.0
     shorten = np.float32(1.0 / length)
     texts = _Texts(embeddings * shorten, targets, n_labels, None if names is None else names * shorten)
     folds = assign_folds(targets, min(settings.folds, len(targets)), np.random.default_rng(seed))
-    linear = _cross_fit_linear(texts, folds, settings, report) if settings.kind != "hidden" else None
-    hidden = _cross_fit_hidden(texts, folds, settings, seed, report) if settings.kind != "linear" else None
-    report(0.85, "fitting on all texts")
-    if hidden is None and linear is not None:
-        return _finished(_linear_arrays(texts, settings, linear.strength), linear.logits, texts, length, linear.facts())
-    if linear is None and hidden is not None:
+    if settings.kind == "linear":
+        linear = _cross_fit_linear(texts, folds, settings, report)
+        arrays = _linear_arrays(_linear_head(texts, settings, linear.scales))
+        return _finished(arrays, linear.logits, texts, length, linear.facts())
+    if settings.kind == "hidden":
+        hidden = _cross_fit_hidden(texts, folds, settings, seed, report)
         net = _fit_net(texts, np.arange(len(targets)), settings, np.random.default_rng([seed, 0]))
-        facts = {"epochs": [len(one.losses) for one in (*hidden.nets, net)]}
-        return _finished(_net_arrays(net), hidden.logits, texts, length, facts)
-    assert linear is not None and hidden is not None
-    return _mixed(texts, settings, length, linear, hidden)
+        return _finished(_net_arrays(net), hidden.logits, texts, length, hidden.facts())
+    linear = _cross_fit_linear(texts, folds, settings, report)
+    return _mixed(texts, settings, length, linear, _cross_fit_hidden(texts, folds, settings, seed, report))
 
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """What is fitted on, brought to a mean squared length of 1."""
+    """What is fitted on, brought to a mean squared distance of 1 from their centre."""
 
     embeddings: Float32Array
     targets: IntArray
@@ -159,18 +162,26 @@ class _Texts:
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    strength: float
+    """`scales`: what the logits of each strength count in the head; 0 where it is left out."""
+
+    scales: dict[float, float]
     logits: FloatArray
     losses: tuple[float, ...]
 
     def facts(self) -> dict[str, Any]:
-        return {"strength": self.strength, "out_of_fold_losses": list(self.losses)}
+        taken = [strength for strength, scale in self.scales.items() if scale]
+        return {"strengths": taken, "strength_losses": list(self.losses)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
+    """`nets`: the network of each fold, which has not seen it."""
+
     nets: tuple[HiddenHead, ...]
     logits: FloatArray
+
+    def facts(self) -> dict[str, Any]:
+        return {"epochs": [len(net.losses) for net in self.nets], "best_epochs": [net.best_epoch for net in self.nets]}
 
 
 def _check(embeddings: Float32Array, targets: IntArray, n_labels: int, names: Float32Array | None) -> None:
@@ -210,10 +221,13 @@ def _cross_fit_linear(texts: _Texts, folds: IntArray, settings: HeadSettings, re
         heads = _fit_path(texts, np.flatnonzero(folds != fold), settings, settings.strengths)
         for path, head in zip(logits, heads, strict=True):
             path[outside] = head.logits(texts.embeddings[outside])
-        report(0.3 * (fold + 1) / n_folds, f"linear head, fold {fold + 1} of {n_folds}")
-    losses = [log_loss(path, texts.targets, fit_temperature(path, texts.targets)) for path in logits]
-    best = int(np.argmin(losses))
-    return _Linear(settings.strengths[best], logits[best], tuple(losses))
+        report(0.35 * (fold + 1) / n_folds, f"linear head, fold {fold + 1} of {n_folds}")
+    temperatures = [fit_temperature(path, texts.targets) for path in logits]
+    losses = [log_loss(path, texts.targets, warmth) for path, warmth in zip(logits, temperatures, strict=True)]
+    alike = np.array(losses) <= min(losses) * (1.0 + _ALIKE)
+    scales = alike / (np.array(temperatures) * alike.sum())
+    mean: FloatArray = np.tensordot(scales, logits, axes=1)
+    return _Linear(dict(zip(settings.strengths, scales.tolist(), strict=True)), mean, tuple(losses))
 
 
 def _cross_fit_hidden(texts: _Texts, folds: IntArray, settings: HeadSettings, seed: int, report: Progress) -> _Hidden:
@@ -225,7 +239,7 @@ def _cross_fit_hidden(texts: _Texts, folds: IntArray, settings: HeadSettings, se
         rng = np.random.default_rng([seed, fold + 1])
         nets.append(_fit_net(texts, np.flatnonzero(folds != fold), settings, rng))
         logits[outside] = nets[-1].logits(texts.embeddings[outside])
-        report(0.3 + 0.5 * (fold + 1) / n_folds, f"hidden layer, fold {fold + 1} of {n_folds}")
+        report(0.35 + 0.5 * (fold + 1) / n_folds, f"hidden layer, fold {fold + 1} of {n_folds}")
     return _Hidden(tuple(nets), logits)
 
 
@@ -244,10 +258,16 @@ def _fit_net(texts: _Texts, rows: IntArray, settings: HeadSettings, rng: np.rand
     return fit_hidden(texts.embeddings[rows], targets, weights, texts.n_labels, how, rng)
 
 
-def _linear_arrays(texts: _Texts, settings: HeadSettings, strength: float) -> dict[str, Float32Array]:
-    # Along the path up to it, as in the folds: a fit from zero stops elsewhere within the tolerance.
-    path = [value for value in settings.strengths if value <= strength]
-    head = _fit_path(texts, np.arange(len(texts.targets)), settings, path)[-1]
+def _linear_head(texts: _Texts, settings: HeadSettings, scales: Mapping[float, float]) -> LinearHead:
+    # The whole path, as in the folds: a fit from another start stops elsewhere within the tolerance.
+    heads = _fit_path(texts, np.arange(len(texts.targets)), settings, settings.strengths)
+    shares = [np.float32(scales[strength]) for strength in settings.strengths]
+    weights = np.sum([head.weights * share for head, share in zip(heads, shares, strict=True)], axis=0)
+    bias = np.sum([head.bias * share for head, share in zip(heads, shares, strict=True)], axis=0)
+    return LinearHead(weights.astype(np.float32), bias.astype(np.float32))
+
+
+def _linear_arrays(head: LinearHead) -> dict[str, Float32Array]:
     return {"weights": head.weights, "bias": head.bias}
 
 
@@ -262,17 +282,17 @@ def _net_arrays(net: HiddenHead) -> dict[str, Float32Array]:
 
 def _mixed(texts: _Texts, settings: HeadSettings, length: float, linear: _Linear, hidden: _Hidden) -> FittedHead:
     """Each fold's network answers for its fold, and all of them together, beside the linear head, for new texts."""
-    scales = [1.0 / fit_temperature(logits, texts.targets) for logits in (linear.logits, hidden.logits)]
-    shares = (0.0, 0.25, 0.5, 0.75)
-    mixtures = [(1.0 - s) * scales[0] * linear.logits + s * scales[1] * hidden.logits for s in shares]
+    # The linear logits are calibrated already.
+    scale = 1.0 / fit_temperature(hidden.logits, texts.targets)
+    mixtures = [(1.0 - share) * linear.logits + share * scale * hidden.logits for share in _SHARES]
     losses = [log_loss(logits, texts.targets, fit_temperature(logits, texts.targets)) for logits in mixtures]
     best = int(np.argmin(losses))
-    facts = {**linear.facts(), "hidden_share": shares[best], "mixture_losses": losses}
-    arrays = _linear_arrays(texts, settings, linear.strength)
-    if shares[best] == 0.0:
-        return _finished(arrays, linear.logits, texts, length, facts)
-    share = shares[best] * scales[1] / len(hidden.nets)
-    joined = join(LinearHead(arrays["weights"], arrays["bias"]), hidden.nets, (1.0 - shares[best]) * scales[0], share)
+    share = _SHARES[best]
+    facts = {**linear.facts(), **hidden.facts(), "hidden_share": share, "mixture_losses": losses}
+    head = _linear_head(texts, settings, linear.scales)
+    if share == 0.0:
+        return _finished(_linear_arrays(head), linear.logits, texts, length, facts)
+    joined = join(head, hidden.nets, 1.0 - share, share * scale / len(hidden.nets))
     return _finished(joined, mixtures[best], texts, length, facts)
 
 

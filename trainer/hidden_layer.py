@@ -119,8 +119,8 @@ class _State:
             "weights": _uniform(rng, width, n_labels),
             "bias": np.zeros(n_labels, np.float32),
         }
-        zeros = [{name: np.zeros_like(array) for name, array in weights.items()} for _ in range(3)]
-        return cls(weights, *zeros, planned)
+        average, first, second = ({name: np.zeros_like(array) for name, array in weights.items()} for _ in range(3))
+        return cls(weights, average, first, second, planned)
 
     def averaged(self) -> Arrays:
         """The running average, corrected for its start at zero."""
@@ -164,7 +164,8 @@ def _epoch(
     for first in range(0, len(order), settings.batch):
         rows = order[first : first + settings.batch]
         shares = text_weights[rows].astype(np.float32)[:, None] / np.float32(len(rows))
-        mask = (rng.random((len(rows), settings.width), dtype=np.float32) < kept) / np.float32(kept)
+        drawn = rng.random((len(rows), settings.width), dtype=np.float32)
+        mask = (drawn < kept).astype(np.float32) / np.float32(kept)
         hidden, scores = _forward(state.weights, features[rows], mask)
         scores -= scores.max(axis=1, keepdims=True)
         odds = np.exp(scores)
