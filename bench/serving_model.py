@@ -34,7 +34,7 @@ from app.intent.arrays import FloatArray
 from app.scorers.onnx import OnnxScorer, read_model
 from bench import minilm
 from bench.result import Bar, Result
-from trainer.graph_choice import Encoding, fit_regression
+from trainer.graph_choice import fit_regression
 from trainer.quantisation import Served
 
 ROUNDS: Final = 5
@@ -136,7 +136,7 @@ def _company(scorer: OnnxScorer, texts: Sequence[str]) -> tuple[float, int]:
 
 def _points_lost(served: Served, encoder: Any, *, quick: bool) -> dict[str, float]:
     """By data set: how much lower the accuracy is than with the fp32 graph as exported, in points."""
-    encoding = Encoding(encoder.tokenizer, encoder.max_length, encoder.dimension)
+    encoding = minilm.encoding_of(encoder)
     exact = Served(minilm.exported(encoder), alone=False, precision="fp32")
     lost = {}
     for data in ACCURACY_ON[: 1 if quick else None]:
