@@ -311,7 +311,7 @@ def test_nobody_at_the_socket_is_unreachable(tmp_path: Path) -> None:
         b"",
         b"nonsense\n",
         b"[]\n",
-        b'{"id":"y","answers":[]}\n',
+        b'{"id":"y","answers":[[[1,1.0]]]}\n',
         b'{"answers":[[[1,0.5]]]}\n',
         b'{"answers":[[[1,NaN]]]}\n',
     ],
