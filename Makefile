@@ -23,8 +23,8 @@ $(VENV)/.serving: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.full: $(BIN)/python pyproject.toml constraints.txt
-	@echo "Installing everything that tests and checks need (a minute or two) …"
-	@$(PIP) install --constraint constraints.txt --editable '.[postgresql,mysql,plot,parquet,dev]'
+	@echo "Installing everything that tests and checks need (some minutes: torch is among it) …"
+	@$(PIP) install --constraint constraints.txt torch==2.13.0 --editable '.[postgresql,mysql,plot,parquet,dev]'
 	@touch $@ $(VENV)/.serving
 
 .PHONY: demo

@@ -22,7 +22,12 @@ LOGGED_RULES: Final = 50
 
 
 class TierUnavailable(Exception):
-    """The tier cannot judge now: it is not loaded, out of reach or overloaded."""
+    """The tier cannot judge now: it is not loaded, out of reach or overloaded.
+
+    A subclass may name its `reason`, a word of our own that is kept with the verdict.
+    """
+
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,9 @@ class Verdict:
     `confidence` is a calibrated probability in [0, 1], None where the tier has none. `topk` holds label ids
     with their probabilities, best first, and includes the answer. `reason` is for people and never holds the
     question's text. `rules` are the ids of the keyword rules that matched. `fuses` names the tiers whose verdicts went
-    into this one: they are evidence for it, and no answers of their own.
+    into this one: they are evidence for it, and no answers of their own. `above` holds the nodes of the tree above the
+    answer with the sums of the probabilities below them, the deepest first. `out_of_scope`: the text is unlike all that
+    the tier knows labels for, so that its verdict does not stand however sure it is.
 
     Raises:
         ValueError: the confidence is outside of [0, 1] or not a number.
@@ -46,6 +53,8 @@ class Verdict:
     version: str | None = None
     rules: tuple[int, ...] = ()
     fuses: tuple[str, ...] = ()
+    above: tuple[tuple[str, float], ...] = ()
+    out_of_scope: bool = False
 
     def __post_init__(self) -> None:
         if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
@@ -53,11 +62,22 @@ class Verdict:
 
     def stands(self, threshold: float) -> bool:
         """Whether no further tier has to be asked."""
-        return self.label_id is not None and self.confidence is not None and self.confidence >= threshold
+        return (
+            self.label_id is not None
+            and self.confidence is not None
+            and self.confidence >= threshold
+            and not self.out_of_scope
+        )
+
+    def ancestor(self, threshold: float) -> tuple[str, float] | None:
+        """The deepest node above a label that is itself below the threshold, where the node is not; its probability."""
+        if self.confidence is None or self.confidence >= threshold or self.out_of_scope:
+            return None
+        return next((node for node in self.above if node[1] >= threshold), None)
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as it is logged, with its best `LOGGED_TOPK` labels and the first `LOGGED_RULES` rules."""
-        logged = {
+        logged: dict[str, Any] = {
             "tier": self.tier,
             "label_id": self.label_id,
             "confidence": None if self.confidence is None else round(self.confidence, 6),
@@ -65,7 +85,11 @@ class Verdict:
             "reason": self.reason,
             "version": self.version,
         }
-        return logged | {"rules": list(self.rules[:LOGGED_RULES])} if self.rules else logged
+        if self.rules:
+            logged["rules"] = list(self.rules[:LOGGED_RULES])
+        if self.out_of_scope:
+            logged["out_of_scope"] = True
+        return logged
 
 
 class Tier(Protocol):
@@ -123,8 +147,28 @@ class Decision:
 
     @property
     def trigger_check(self) -> bool:
-        """Whether a person should look: no label, or one below the threshold."""
-        return self.deciding is None or not self.deciding.stands(self.threshold)
+        """Whether a person should look: no label, one below the threshold, or a text that is out of a tier's scope.
+
+        The last also when a later tier is sure: held to the labels, it names one for any text.
+        """
+        if self.deciding is None or not self.deciding.stands(self.threshold):
+            return True
+        return self.out_of_scope
+
+    @property
+    def out_of_scope(self) -> bool:
+        """Whether a tier has no label for texts like this one."""
+        return any(verdict.out_of_scope for verdict in self.verdicts)
+
+    def as_log(self) -> list[dict[str, Any]]:
+        """The verdicts as they are logged; the deciding one with the `ancestor` of its label that is sure enough."""
+        logged = []
+        for verdict in self.verdicts:
+            values = verdict.as_json()
+            if verdict is self.deciding and (ancestor := verdict.ancestor(self.threshold)) is not None:
+                values["ancestor"] = [ancestor[0], round(ancestor[1], 6)]
+            logged.append(values)
+        return logged
 
     @property
     def method(self) -> str:
@@ -148,6 +192,26 @@ def decide_many(texts: Sequence[MaskedText], tiers: Sequence[Tier], threshold: f
     abstains on all of them. `threshold`: the τ of the activation, in [0, 1].
     """
     verdicts: list[list[Verdict]] = [[] for _ in texts]
+    _ask(texts, verdicts, tiers, threshold)
+    return [Decision(tuple(given), threshold) for given in verdicts]
+
+
+def decide_further(
+    texts: Sequence[MaskedText], decisions: Sequence[Decision], tiers: Sequence[Tier], threshold: float
+) -> list[Decision]:
+    """What these decisions come to when further tiers are asked, too: those that came too late, or take their time.
+
+    A decision that stands is not asked about.
+    """
+    verdicts = [list(decision.verdicts) for decision in decisions]
+    _ask(texts, verdicts, tiers, threshold)
+    return [Decision(tuple(given), threshold) for given in verdicts]
+
+
+def _ask(
+    texts: Sequence[MaskedText], verdicts: Sequence[list[Verdict]], tiers: Sequence[Tier], threshold: float
+) -> None:
+    """Add the verdict of each tier where it is asked."""
     for tier in tiers:
         waiting = [i for i, given in enumerate(verdicts) if _is_asked(tier, given, threshold)]
         if not waiting:
@@ -155,7 +219,6 @@ def decide_many(texts: Sequence[MaskedText], tiers: Sequence[Tier], threshold: f
         judged = _judge(tier, [texts[i] for i in waiting], [tuple(verdicts[i]) for i in waiting])
         for i, verdict in zip(waiting, judged, strict=True):
             verdicts[i].append(verdict)
-    return [Decision(tuple(given), threshold) for given in verdicts]
 
 
 def _is_asked(tier: Tier, given: Sequence[Verdict], threshold: float) -> bool:
@@ -170,7 +233,8 @@ def _judge(tier: Tier, texts: Sequence[MaskedText], earlier: Sequence[Sequence[V
     # A tier may be a model, a process or another company: whatever breaks in it, the next one must still be
     # asked. The message of an error may quote the question, so only its type is kept.
     except Exception as error:
-        reason = type(error).__name__
+        named = error.reason if isinstance(error, TierUnavailable) else None
+        reason = named or type(error).__name__
         logger.warning("tier %s abstained on %d texts: %s", tier.name, len(texts), reason)
         return [Verdict(tier.name, None, reason=reason)] * len(texts)
     return judged

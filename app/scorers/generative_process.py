@@ -39,7 +39,7 @@ def command(
     if bases is not None:
         options["bases"] = bases
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return [*_tied_to_us(), sys.executable, "-m", "trainer.generative", *words, "--until-stdin-closes"]
+    return [sys.executable, "-m", "trainer.generative", *words, "--until-stdin-closes"]
 
 
 def environment() -> dict[str, str]:
@@ -57,7 +57,7 @@ def start(arguments: Sequence[str], errors: Path) -> subprocess.Popen[bytes]:
     """
     with errors.open("wb") as stderr:
         return subprocess.Popen(
-            arguments,
+            [*_tied_to_us(), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,

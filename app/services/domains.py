@@ -15,7 +15,7 @@ from app.intent.rules import Rule, rule_from_json
 
 DEFAULT = "default"
 # What a person may change about a domain that exists.
-CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy")
+CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy", "threshold_policy")
 # Names stand in ids of batches and versions, in paths and in file names.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 
@@ -30,6 +30,7 @@ def create(
     recipe: str = "ngram",
     base_model: str | None = None,
     rule_policy: str = "auto",
+    threshold_policy: str = "sweep",
 ) -> Domain:
     """Make a domain without labels.
 
@@ -53,6 +54,7 @@ def create(
         recipe=recipe,
         base_model=base_model,
         rule_policy=rule_policy,
+        threshold_policy=threshold_policy,
     )
     require_base(domain, recipe)
     session.add(domain)
@@ -169,6 +171,7 @@ def release(session: Session, domain_id: int) -> Release:
         .outerjoin(ModelVersion, ModelActivation.version_id == ModelVersion.id)
         .where(ModelActivation.domain_id == domain_id, ModelActivation.epoch == domain.epoch)
     ).one()
+    generative = session.get(ModelVersion, activation.generative_version_id or 0)
     return Release(
         state,
         version.id if version else None,
@@ -179,6 +182,8 @@ def release(session: Session, domain_id: int) -> Release:
         activation.rule_set_revision,
         tuple(_rules(session, domain_id, activation.rule_set_revision)),
         activation.fusion,
+        generative.version if generative else None,
+        generative.artifact_digest if generative else None,
     )
 
 

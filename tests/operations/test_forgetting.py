@@ -199,8 +199,9 @@ def test_restored_backup_forgets_again_by_the_file_beside_the_database(
 ) -> None:
     """The backup is older than the forgetting, and the database with the tombstone is lost."""
     with served(sqlite_url, tmp_path) as service:
-        fill(service.services.work, service.settings.artifacts, *trained)
         everywhere(service)
+        # It makes a key, and within a second nobody enters without one.
+        fill(service.services.work, service.settings.artifacts, *trained)
         secret = service.services.secret.key
         back_up(service.services.engine, FolderStore(service.settings.artifacts), tmp_path / "backup", secret=secret)
         forget(service)
