@@ -39,8 +39,7 @@ def judge_of(artifact: Path, base: Path) -> GenerativeJudge:
 @pytest.mark.parametrize(("label_tokens", "tied"), [(False, True), (True, False)], ids=["words", "label_tokens"])
 def test_loss_falls_and_what_was_taught_is_answered(tmp_path: Path, label_tokens: bool, tied: bool) -> None:
     base = write_base(tmp_path / "base", tied=tied)
-    epochs = 12 if label_tokens else 25
-    artifact = train_lora(tmp_path, base, config={**LEARNT, "label_tokens": label_tokens, "epochs": epochs})
+    artifact = train_lora(tmp_path, base, config={**LEARNT, "label_tokens": label_tokens})
 
     losses = training(artifact)["losses"]
     assert losses[-1] < 0.5 * losses[0]
@@ -297,6 +296,13 @@ def test_base_that_does_not_follow_a_mask_is_one_sentence(tmp_path: Path, capsys
     size = json.loads((base / "config.json").read_text())["vocab_size"]
     MambaForCausalLM(MambaConfig(vocab_size=size, hidden_size=16, num_hidden_layers=1)).save_pretrained(base)
     refused(tmp_path, lora_spec(tmp_path, base, config={"epochs": 1}), capsys, "does not follow an attention mask")
+
+
+def test_prompt_longer_than_the_bases_window_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_base(tmp_path / "base", use_sliding_window=True, sliding_window=70, max_window_layers=0)
+    refused(tmp_path, lora_spec(tmp_path, base), capsys, "and may take 70: ")
 
 
 def refused(folder: Path, spec: Path, capsys: pytest.CaptureFixture[str], said: str) -> None:
