@@ -116,6 +116,19 @@ def artifact(store: Path, label_ids: Mapping[str, int] | None = None, *, precisi
     return digest
 
 
+def encoder() -> OnnxScorer:
+    """The encoder alone, fp32, for benchmarks that fit heads of their own. Its probabilities mean nothing."""
+    with tempfile.TemporaryDirectory() as workshop:
+        graph, tokenizer = _exported(Path(workshop))
+    return _bare(graph, tokenizer, "fp32")
+
+
+def _bare(graph: bytes, tokenizer: bytes, precision: str) -> OnnxScorer:
+    settings = EncoderSettings(MAX_LENGTH, DIMENSION, alone=precision == "int8", precision=precision)
+    head = {"weights": np.zeros((DIMENSION, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    return OnnxScorer(OnnxModel(settings, graph, tokenizer, head), (0,), 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """An encoder with the head that was fitted on its own embeddings."""
@@ -128,9 +141,7 @@ class _Candidate:
         cls, graph: bytes, tokenizer: bytes, precision: str, train: Sequence[tuple[str, str]], targets: IntArray
     ) -> _Candidate:
         settings = EncoderSettings(MAX_LENGTH, DIMENSION, alone=precision == "int8", precision=precision)
-        bare = {"weights": np.zeros((DIMENSION, 1), np.float32), "bias": np.zeros(1, np.float32)}
-        encoder = OnnxScorer(OnnxModel(settings, graph, tokenizer, bare), (0,), 1.0)
-        fitted = _fit(encoder.embed([text for text, _ in train]), targets)
+        fitted = _fit(_bare(graph, tokenizer, precision).embed([text for text, _ in train]), targets)
         head = {"weights": fitted.weights, "bias": fitted.bias}
         return cls(OnnxModel(settings, graph, tokenizer, head), fitted)
 

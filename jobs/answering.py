@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray, IntArray
 from app.intent.cascade import Tier, decide_many
@@ -27,10 +28,14 @@ class Gold:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Label ids and confidences, shape (n,); where nothing answered, `NO_LABEL` and 0."""
+    """Label ids and confidences, shape (n,); where nothing answered, `NO_LABEL` and 0.
+
+    `out_of_scope`: the texts that a tier has no label for, as far as that was asked.
+    """
 
     predicted: IntArray
     confidence: FloatArray
+    out_of_scope: NDArray[np.bool_] | None = None
 
 
 def cascade(scorer: Scorer | None, version: str, rules: Sequence[Rule], pairing: Pairing) -> tuple[Tier, ...]:
@@ -46,4 +51,5 @@ def answer(tiers: Sequence[Tier], texts: Sequence[str], threshold: float) -> Ans
     return Answers(
         np.array(labels, dtype=np.int64),
         np.array([decision.confidence or 0.0 for decision in decisions], dtype=np.float64),
+        np.array([decision.out_of_scope for decision in decisions], dtype=bool),
     )

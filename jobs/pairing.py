@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.intent.arrays import IntArray
-from app.intent.calibration import fit_threshold
+from app.intent.calibration import Held, Thresholds, fit_thresholds
 from app.intent.rule_evidence import MiningOptions, out_of_fold_hits
 from app.intent.rule_matching import Matcher
 from app.intent.rules import Rule
@@ -19,10 +19,11 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A pairing, and the answers out of fold that it was fitted on and that its τ follows from, shape (n,)."""
+    """A pairing, the answers out of fold that it was fitted on, shape (n,), and how its τ follows from them."""
 
     pairing: Pairing
     out_of_fold: Answers
+    thresholds: Thresholds
 
 
 def fit(
@@ -32,15 +33,17 @@ def fit(
     texts: Mapping[int, str],
     rules: Sequence[Rule],
     revision: int | None,
+    policy: str = "sweep",
 ) -> Fitted:
     """Fit the two together on answers to texts that the model had not seen, and mined rules had not been mined on.
 
     Without rules the model's own confidence stands. `texts`: by text id, all or most of those out of fold; one that was
-    forgotten since has no rule that matches it.
+    forgotten since has no rule that matches it. `policy`: how τ is chosen, a key of `calibration.POLICIES`.
     """
     if not rules:
         best = Answers(_best(out_of_fold, label_ids), out_of_fold.probabilities.max(axis=1, initial=0.0))
-        return Fitted(Pairing(_threshold(best, out_of_fold)), best)
+        chosen = _thresholds(best, out_of_fold, policy)
+        return Fitted(Pairing(chosen.threshold), best, chosen)
     # Optimising takes a second to import, and most proofs have no rules.
     from app.intent.fusion_fitting import fit_fusion
 
@@ -53,11 +56,12 @@ def fit(
         seed=SEED,
     )
     answers = Answers(np.asarray(fitted.predicted), np.asarray(fitted.confidence))
-    return Fitted(Pairing(_threshold(answers, out_of_fold), revision, fitted.fusion.as_json()), answers)
+    chosen = _thresholds(answers, out_of_fold, policy)
+    return Fitted(Pairing(chosen.threshold, revision, fitted.fusion.as_json()), answers, chosen)
 
 
-def _threshold(answers: Answers, out_of_fold: OutOfFold) -> float:
-    return fit_threshold(answers.confidence, answers.predicted == out_of_fold.label_ids)
+def _thresholds(answers: Answers, out_of_fold: OutOfFold, policy: str) -> Thresholds:
+    return fit_thresholds(out_of_fold.label_ids, Held(answers.predicted, answers.confidence), policy=policy)
 
 
 def _best(out_of_fold: OutOfFold, label_ids: Sequence[int]) -> IntArray:

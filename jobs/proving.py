@@ -80,13 +80,22 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         texts={item.text_id: item.text for item in items},
         rules=release.rules,
         revision=release.rule_set_revision,
+        policy=claimed.domain.threshold_policy,
     )
     threshold = fitted.pairing.threshold
     answers = answer(cascade(scorer, "candidate", release.rules, fitted.pairing), gold.texts, threshold)
-    on_gold = evaluate_answers(gold.truth, answers.predicted, answers.confidence, threshold=threshold, rng=rng)
+    on_gold = evaluate_answers(
+        gold.truth, answers.predicted, answers.confidence, threshold=threshold, rng=rng, paths=release.paths
+    )
     held_out = fitted.out_of_fold
     beside = evaluate_answers(
-        out_of_fold.label_ids, held_out.predicted, held_out.confidence, threshold=threshold, rng=rng, resamples=200
+        out_of_fold.label_ids,
+        held_out.predicted,
+        held_out.confidence,
+        threshold=threshold,
+        rng=rng,
+        resamples=200,
+        paths=release.paths,
     )
     rivals = _rivals(context, claimed, gold)
     decision = (
@@ -102,8 +111,10 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         evaluation={
             "gold": named(on_gold, release.paths),
             "out_of_fold": named(beside, release.paths),
+            "thresholds": fitted.thresholds.as_json(),
             "gate": decision.as_json(),
             "left_out_labels": [release.paths[label_id] for label_id in manifest.left_out_label_ids],
+            **_scope_on(gold, answers, scorer),
             **_beside_the_rules(scorer, release, gold),
         },
         pairing=fitted.pairing,
@@ -118,6 +129,21 @@ def gold_of(items: Sequence[batches.LabelledText]) -> Gold:
     """The held-out texts among a batch's items."""
     held_out = [item for item in items if item.role == "gold"]
     return Gold([item.text for item in held_out], np.array([item.label_id for item in held_out], dtype=np.int64))
+
+
+def _scope_on(gold: Gold, answers: Answers, scorer: Scorer) -> dict[str, Any]:
+    """How much of gold is taken for out of scope, though all of it has labels, and how often that is answered right."""
+    scope = getattr(scorer, "scope", None)
+    if scope is None or answers.out_of_scope is None:
+        return {}
+    flagged, right = answers.out_of_scope, answers.predicted == gold.truth
+    return {
+        "scope": {
+            "most_flagged": scope.flagged,
+            "gold_flagged": float(flagged.mean()) if len(flagged) else None,
+            "gold_flagged_accuracy": float(right[flagged].mean()) if flagged.any() else None,
+        }
+    }
 
 
 def _beside_the_rules(scorer: Scorer, release: Release, gold: Gold) -> dict[str, Any]:

@@ -71,7 +71,14 @@ def _prove(context: JobContext, tried: Trial) -> RuleProof | None:
         return None
     known = context.work.read(rule_proofs.texts, out_of_fold.text_ids.tolist())
     # The revision is given when the rules are frozen.
-    fitted = pairing.fit(out_of_fold, manifest.label_ids, texts=known, rules=tried.wanted, revision=None)
+    fitted = pairing.fit(
+        out_of_fold,
+        manifest.label_ids,
+        texts=known,
+        rules=tried.wanted,
+        revision=None,
+        policy=tried.threshold_policy,
+    )
     labelled = context.work.read(rule_proofs.gold, tried.domain_id)
     gold = Gold([text for text, _ in labelled], np.array([label_id for _, label_id in labelled], dtype=np.int64))
     version = tried.version.version
@@ -82,7 +89,12 @@ def _prove(context: JobContext, tried: Trial) -> RuleProof | None:
     decision = judge(gold.truth, then.predicted, [Rival(f"{version} with its rules", now.predicted)], rng)
     figures = evaluate_answers(gold.truth, then.predicted, then.confidence, threshold=threshold, rng=rng)
     paths = context.work.read(domains.release, tried.domain_id).paths
-    evaluation: dict[str, Any] = {"gold": named(figures, paths), "gate": decision.as_json(), "version": version}
+    evaluation: dict[str, Any] = {
+        "gold": named(figures, paths),
+        "thresholds": fitted.thresholds.as_json(),
+        "gate": decision.as_json(),
+        "version": version,
+    }
     return RuleProof(
         threshold, fitted.pairing.fusion, evaluation, decision.passed, decision.reasons if not decision.passed else ()
     )

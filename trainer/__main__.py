@@ -34,6 +34,13 @@ def _head() -> Recipe:
     return HeadConfig, train_head
 
 
+def _encoder() -> Recipe:
+    from trainer.encoder import train_encoder
+    from trainer.encoder_config import EncoderConfig
+
+    return EncoderConfig, train_encoder
+
+
 def _imported() -> Recipe:
     from trainer.imported import ImportedConfig, take_in
 
@@ -50,6 +57,7 @@ def _lora() -> Recipe:
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "ngram": _ngram,
     "head": _head,
+    "encoder": _encoder,
     "imported": _imported,
     "lora": _lora,
 }

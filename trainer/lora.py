@@ -187,6 +187,7 @@ def _student(
     spec: Spec, config: LoraConfig, material: Material, base: BaseModel
 ) -> tuple[Student, Parent | None, np.random.Generator]:
     from trainer.generative import causal_model
+    from trainer.generative.label_trie import require_tree
     from trainer.generative.student import prepare, read_parent, settings_for, settle_torch
 
     rng = settle_torch(spec.seed)
@@ -199,6 +200,7 @@ def _student(
         alpha=config.alpha,
     )
     model = causal_model.load_causal(base.folder, config.dtype)
+    require_tree(model)
     settings = replace(settings, targets=causal_model.adapter_targets(model, config.targets))
     parent = read_parent(spec.parent, settings)
     paths = {label.id: label.path for label in spec.labels}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray, IntArray
+from app.intent.scope import Scope
 from app.scorers.artifact import seal, write_references
 from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
 from trainer.logistic import softmax
@@ -60,13 +61,14 @@ def write_onnx_artifact(
     config: Mapping[str, Any],
     training: Mapping[str, Any],
     trained_on: Sequence[int] | None = None,
+    scope: Scope | None = None,
 ) -> str:
     """Write the artifact into the folder `out` and return its digest. Other files that lie there become part of it.
 
-    `trained_on`: text ids, where they are not all of the material.
+    `trained_on`: text ids, where they are not all of the material. `scope`: fitted on embeddings of this very graph.
     """
     settings = replace(encoder.settings, head=head.kind)
-    write_model(out, OnnxModel(settings, encoder.graph, encoder.tokenizer, head.arrays))
+    write_model(out, OnnxModel(settings, encoder.graph, encoder.tokenizer, head.arrays, scope))
     write_evidence(out, material, softmax(head.logits, head.temperature), head.rows, trained_on=trained_on)
     # The recorded answers come from the files as they lie there, through the scorer that will serve them.
     scorer = OnnxScorer(read_model(out), material.label_ids, head.temperature)

@@ -1,6 +1,6 @@
 """Answer questions: `/classify`, `/classify/batch`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter
@@ -79,6 +79,9 @@ class AnswerOut(BaseModel):
     confidence: float | None
     topk: list[Guess]
     trigger_check: bool
+    confident_path: list[str] | None = Field(
+        description="the upper levels of `path` that are sure enough together, where the label itself is not"
+    )
     method: str
     route_used: list[str]
     model_version: str | None
@@ -119,6 +122,8 @@ class Answered(Protocol):
     @property
     def trigger_check(self) -> bool: ...
     @property
+    def verdicts(self) -> list[dict[str, Any]]: ...
+    @property
     def method(self) -> str: ...
     @property
     def route_used(self) -> list[str]: ...
@@ -142,12 +147,18 @@ def answer(logged: Answered | Spooled, domain: str, topk: int) -> AnswerOut:
         confidence=row.confidence,
         topk=[(entry[0], entry[1]) for entry in row.topk[:topk]],
         trigger_check=row.trigger_check,
+        confident_path=_confident_path(row.verdicts) if row.trigger_check else None,
         method=row.method,
         route_used=row.route_used,
         model_version=row.model_version,
         latency_ms=row.latency_ms,
         logged="spooled" if isinstance(logged, Spooled) else None,
     )
+
+
+def _confident_path(verdicts: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    ancestor = next((verdict["ancestor"] for verdict in verdicts if "ancestor" in verdict), None)
+    return None if ancestor is None else list(split(ancestor[0]))
 
 
 @router.post(

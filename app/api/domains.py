@@ -34,6 +34,9 @@ class DomainRequest(Body):
     recipe: Recipe = "ngram"
     base_model: BaseName | None = Field(None, description="what recipes with a pretrained model start from")
     rule_policy: Literal["auto", "manual"] = Field("auto", description="manual: a person activates mined keyword rules")
+    threshold_policy: Literal["sweep", "risk"] = Field(
+        "sweep", description="risk: answers stand only where at most 2 % of them are wrong, with 95 % confidence"
+    )
 
 
 class DomainChange(Body):
@@ -43,6 +46,7 @@ class DomainChange(Body):
     recipe: Recipe | None = None
     base_model: BaseName | None = None
     rule_policy: Literal["auto", "manual"] | None = None
+    threshold_policy: Literal["sweep", "risk"] | None = None
 
 
 class DomainOut(BaseModel):
@@ -55,6 +59,7 @@ class DomainOut(BaseModel):
     recipe: str
     base_model: str | None
     rule_policy: str
+    threshold_policy: str
     taxonomy_version: int
     active_version: str | None
     epoch: int
@@ -199,6 +204,7 @@ def _domain(session: Session, domain: Domain) -> DomainOut:
         recipe=domain.recipe,
         base_model=domain.base_model,
         rule_policy=domain.rule_policy,
+        threshold_policy=domain.threshold_policy,
         taxonomy_version=domain.taxonomy_version,
         active_version=active.version if active else None,
         epoch=domain.epoch,

@@ -37,7 +37,9 @@ class Verdict:
     `confidence` is a calibrated probability in [0, 1], None where the tier has none. `topk` holds label ids
     with their probabilities, best first, and includes the answer. `reason` is for people and never holds the
     question's text. `rules` are the ids of the keyword rules that matched. `fuses` names the tiers whose verdicts went
-    into this one: they are evidence for it, and no answers of their own.
+    into this one: they are evidence for it, and no answers of their own. `above` holds the nodes of the tree above the
+    answer with the sums of the probabilities below them, the deepest first. `out_of_scope`: the text is unlike all that
+    the tier knows labels for, so that its verdict does not stand however sure it is.
 
     Raises:
         ValueError: the confidence is outside of [0, 1] or not a number.
@@ -51,6 +53,8 @@ class Verdict:
     version: str | None = None
     rules: tuple[int, ...] = ()
     fuses: tuple[str, ...] = ()
+    above: tuple[tuple[str, float], ...] = ()
+    out_of_scope: bool = False
 
     def __post_init__(self) -> None:
         if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
@@ -58,11 +62,22 @@ class Verdict:
 
     def stands(self, threshold: float) -> bool:
         """Whether no further tier has to be asked."""
-        return self.label_id is not None and self.confidence is not None and self.confidence >= threshold
+        return (
+            self.label_id is not None
+            and self.confidence is not None
+            and self.confidence >= threshold
+            and not self.out_of_scope
+        )
+
+    def ancestor(self, threshold: float) -> tuple[str, float] | None:
+        """The deepest node above a label that is itself below the threshold, where the node is not; its probability."""
+        if self.confidence is None or self.confidence >= threshold or self.out_of_scope:
+            return None
+        return next((node for node in self.above if node[1] >= threshold), None)
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as it is logged, with its best `LOGGED_TOPK` labels and the first `LOGGED_RULES` rules."""
-        logged = {
+        logged: dict[str, Any] = {
             "tier": self.tier,
             "label_id": self.label_id,
             "confidence": None if self.confidence is None else round(self.confidence, 6),
@@ -70,7 +85,11 @@ class Verdict:
             "reason": self.reason,
             "version": self.version,
         }
-        return logged | {"rules": list(self.rules[:LOGGED_RULES])} if self.rules else logged
+        if self.rules:
+            logged["rules"] = list(self.rules[:LOGGED_RULES])
+        if self.out_of_scope:
+            logged["out_of_scope"] = True
+        return logged
 
 
 class Tier(Protocol):
@@ -128,8 +147,28 @@ class Decision:
 
     @property
     def trigger_check(self) -> bool:
-        """Whether a person should look: no label, or one below the threshold."""
-        return self.deciding is None or not self.deciding.stands(self.threshold)
+        """Whether a person should look: no label, one below the threshold, or a text that is out of a tier's scope.
+
+        The last also when a later tier is sure: held to the labels, it names one for any text.
+        """
+        if self.deciding is None or not self.deciding.stands(self.threshold):
+            return True
+        return self.out_of_scope
+
+    @property
+    def out_of_scope(self) -> bool:
+        """Whether a tier has no label for texts like this one."""
+        return any(verdict.out_of_scope for verdict in self.verdicts)
+
+    def as_log(self) -> list[dict[str, Any]]:
+        """The verdicts as they are logged; the deciding one with the `ancestor` of its label that is sure enough."""
+        logged = []
+        for verdict in self.verdicts:
+            values = verdict.as_json()
+            if verdict is self.deciding and (ancestor := verdict.ancestor(self.threshold)) is not None:
+                values["ancestor"] = [ancestor[0], round(ancestor[1], 6)]
+            logged.append(values)
+        return logged
 
     @property
     def method(self) -> str:

@@ -5,7 +5,7 @@ how often each text occurs in each resample.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray, IntArray
+from app.intent.hierarchy import at_depth, depth_of
 
 RESAMPLES: Final = 1_000
 INTERVAL: Final = (2.5, 97.5)  # percentiles
@@ -43,12 +44,23 @@ class LabelFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class DepthFigures:
+    """Answers judged by their first `depth` levels alone, over the `labels` nodes there that occur in the truth."""
+
+    depth: int
+    labels: int
+    macro_f1: Figure
+    accuracy: Figure
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Everything that is said of a version by its answers to `count` labelled texts.
 
     `labels` holds the labels that occur in the truth, by id. `confusions` holds (true label id, answered label id,
     times), the most frequent first. `reliability` holds, for each bin of confidence, its lower and upper edge, the
-    texts in it, their mean confidence and their accuracy.
+    texts in it, their mean confidence and their accuracy. `depths` judges the same answers at every depth of the tree,
+    from the top down; the last one judges whole labels. Empty where no paths were given.
     """
 
     count: int
@@ -61,6 +73,7 @@ class Evaluation:
     labels: tuple[LabelFigures, ...]
     confusions: tuple[tuple[int, int, int], ...]
     reliability: tuple[tuple[float, float, int, float | None, float | None], ...]
+    depths: tuple[DepthFigures, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, and None rather than NaN."""
@@ -96,8 +109,12 @@ def evaluate_answers(
     threshold: float,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
+    paths: Mapping[int, str] | None = None,
 ) -> Evaluation:
-    """`evaluate`, of answers of whatever gave them. `confidence`: shape (n,), in [0, 1]; no answer is label -1 at 0."""
+    """`evaluate`, of answers of whatever gave them. `confidence`: shape (n,), in [0, 1]; no answer is label -1 at 0.
+
+    `paths`: of labels, by id; a label without one is a node of its own at every depth.
+    """
     truth = np.asarray(truth, dtype=np.int64)
     if len(truth) == 0:
         nothing = Figure(None)
@@ -105,10 +122,12 @@ def evaluate_answers(
     right, above = predicted == truth, confidence >= threshold
     once, weights = np.ones((1, len(truth))), resample_weights(len(truth), resamples, rng)
     answers = encode(truth, predicted)
+    f1 = _figure(macro_f1_resampled(answers, once), macro_f1_resampled(answers, weights))
+    accuracy = _figure(_share(right, once), _share(right, weights))
     return Evaluation(
         count=len(truth),
-        macro_f1=_figure(macro_f1_resampled(answers, once), macro_f1_resampled(answers, weights)),
-        accuracy=_figure(_share(right, once), _share(right, weights)),
+        macro_f1=f1,
+        accuracy=accuracy,
         calibration_error=_figure(
             _calibration_error(confidence, right, once), _calibration_error(confidence, right, weights)
         ),
@@ -117,7 +136,8 @@ def evaluate_answers(
         threshold=float(threshold),
         labels=_per_label(truth, predicted),
         confusions=_confusions(truth, predicted),
-        reliability=_reliability(confidence, right),
+        reliability=reliability(confidence, right),
+        depths=() if paths is None else _depths(truth, predicted, paths, weights, (f1, accuracy)),
     )
 
 
@@ -179,6 +199,11 @@ def _figure(point: FloatArray, resampled: FloatArray) -> Figure:
     return Figure(float(point[0]), float(low), float(high))
 
 
+def calibration_error(confidence: FloatArray, right: NDArray[np.bool_]) -> float | None:
+    """Expected calibration error (Guo et al. 2017) over ten bins of equal width; None without texts."""
+    return float(_calibration_error(confidence, right, np.ones((1, len(right))))[0]) if len(right) else None
+
+
 def _calibration_error(confidence: FloatArray, right: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
     """Expected calibration error (Guo et al. 2017) of every resample, over ten bins of equal width."""
     gaps = np.abs((weights * (right - confidence)) @ np.eye(CALIBRATION_BINS)[_bins(confidence)])
@@ -188,6 +213,21 @@ def _calibration_error(confidence: FloatArray, right: NDArray[np.bool_], weights
 
 def _bins(confidence: FloatArray) -> IntArray:
     return np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
+
+
+def _depths(
+    truth: IntArray, predicted: IntArray, paths: Mapping[int, str], weights: FloatArray, whole: tuple[Figure, Figure]
+) -> tuple[DepthFigures, ...]:
+    """`whole`: macro-F1 and accuracy of whole labels, which are those at the last depth."""
+    once = np.ones((1, len(truth)))
+    figures = []
+    deepest = depth_of(np.concatenate([truth, predicted]), paths)
+    for depth in range(1, deepest):
+        true, given = at_depth(truth, paths, depth), at_depth(predicted, paths, depth)
+        answers, right = encode(true, given), true == given
+        f1 = _figure(macro_f1_resampled(answers, once), macro_f1_resampled(answers, weights))
+        figures.append(DepthFigures(depth, answers.n_labels, f1, _figure(_share(right, once), _share(right, weights))))
+    return (*figures, DepthFigures(max(deepest, 1), len(np.unique(truth)), *whole))
 
 
 def _per_label(truth: IntArray, predicted: IntArray) -> tuple[LabelFigures, ...]:
@@ -214,9 +254,13 @@ def _confusions(truth: IntArray, predicted: IntArray) -> tuple[tuple[int, int, i
     return tuple((true, given, times) for (true, given), times in ordered[:CONFUSIONS_KEPT])
 
 
-def _reliability(
+def reliability(
     confidence: FloatArray, right: NDArray[np.bool_]
 ) -> tuple[tuple[float, float, int, float | None, float | None], ...]:
+    """For each bin of confidence its lower and upper edge, the texts in it, their mean confidence and accuracy.
+
+    `confidence`, `right`: shape (n,).
+    """
     bins = _bins(confidence)
     rows: list[tuple[float, float, int, float | None, float | None]] = []
     for number in range(CALIBRATION_BINS):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray, IntArray
+from app.intent.scope import Scope
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -65,6 +66,14 @@ class EmbeddingScorer(Scorer, Protocol):
 
     def judge(self, embeddings: NDArray[np.float32]) -> FloatArray:
         """`probabilities` of the texts with these embeddings."""
+
+
+class ScopedScorer(EmbeddingScorer, Protocol):
+    """A scorer whose artifact may know which texts it has labels for."""
+
+    @property
+    def scope(self) -> Scope | None:
+        """How far out of scope a text is, by its embedding and `probabilities`; None where nobody fitted that."""
 
 
 @dataclass(frozen=True, slots=True)

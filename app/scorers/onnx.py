@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.intent.arrays import FloatArray
+from app.intent.scope import ARRAYS, Scope, arrays_of, scope_of
 from app.scorers.artifact import (
     ArtifactCorrupt,
     canonical_json,
@@ -27,6 +28,7 @@ ENCODER = "encoder.json"
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 HEAD = "head.npz"
+SCOPE = "scope.npz"
 
 # The graph's own names: token ids and mask of shape (n_texts, n_tokens) in, embeddings (n_texts, dimension) out.
 INPUTS = ("input_ids", "attention_mask")
@@ -70,21 +72,26 @@ class OnnxModel:
         graph: the bytes of a self-contained ONNX file.
         tokenizer: the bytes of a `tokenizer.json`.
         head: the arrays that `HEADS` names, float32; `weights` has the shape (dimension or hidden, n_labels).
+        scope: what it has labels for; None where nobody fitted that.
     """
 
     settings: EncoderSettings
     graph: bytes
     tokenizer: bytes
     head: Mapping[str, NDArray[np.float32]]
+    scope: Scope | None = None
 
 
 def write_model(folder: Path, model: OnnxModel) -> None:
-    """Write the four files of this form into `folder`; the manifest then says `"scorer": "onnx"`."""
+    """Write the four files of this form, and the scope, into `folder`; the manifest then says `"scorer": "onnx"`."""
     (folder / ENCODER).write_bytes(canonical_json(asdict(model.settings)))
     (folder / GRAPH).write_bytes(model.graph)
     (folder / TOKENIZER).write_bytes(model.tokenizer)
     arrays: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in model.head.items()}
     np.savez(folder / HEAD, allow_pickle=False, **arrays)
+    if model.scope is not None:
+        kept: dict[str, Any] = dict(arrays_of(model.scope))
+        np.savez(folder / SCOPE, allow_pickle=False, **kept)
 
 
 def read_model(folder: Path) -> OnnxModel:
@@ -98,7 +105,19 @@ def read_model(folder: Path) -> OnnxModel:
     _check_head(settings, head)
     graph = read_content(folder / GRAPH)
     check_graph(graph)
-    return OnnxModel(settings, graph, read_content(folder / TOKENIZER, MAX_TOKENIZER_BYTES), head)
+    scope = _read_scope(folder, settings.dimension, len(head["bias"]))
+    return OnnxModel(settings, graph, read_content(folder / TOKENIZER, MAX_TOKENIZER_BYTES), head, scope)
+
+
+def _read_scope(folder: Path, dimension: int, n_labels: int) -> Scope | None:
+    if not (folder / SCOPE).exists():
+        return None
+    try:
+        return scope_of(read_arrays(folder / SCOPE, ARRAYS), n_labels=n_labels, dimension=dimension)
+    except ArtifactCorrupt:
+        raise
+    except ValueError as error:
+        raise ArtifactCorrupt(f"{SCOPE} does not belong to this encoder and head: {error}") from error
 
 
 class OnnxScorer:
@@ -115,6 +134,7 @@ class OnnxScorer:
         self._label_ids = label_ids
         self._temperature = temperature
         self._settings = model.settings
+        self._scope = model.scope
         self._head = {name: array.astype(np.float64) for name, array in model.head.items()}
         self._tokenizer = _open_tokenizer(model.tokenizer, model.settings.max_length)
         self._session = _open_session(model.graph, threads)
@@ -134,6 +154,11 @@ class OnnxScorer:
     def label_ids(self) -> tuple[int, ...]:
         """The label of each column of `probabilities`."""
         return self._label_ids
+
+    @property
+    def scope(self) -> Scope | None:
+        """What the artifact has labels for, by embedding and probabilities."""
+        return self._scope
 
     def probabilities(self, texts: Sequence[str]) -> FloatArray:
         """Calibrated probabilities, shape (n_texts, n_labels); rows sum to 1."""

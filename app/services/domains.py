@@ -15,7 +15,7 @@ from app.intent.rules import Rule, rule_from_json
 
 DEFAULT = "default"
 # What a person may change about a domain that exists.
-CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy")
+CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy", "threshold_policy")
 # Names stand in ids of batches and versions, in paths and in file names.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 
@@ -30,6 +30,7 @@ def create(
     recipe: str = "ngram",
     base_model: str | None = None,
     rule_policy: str = "auto",
+    threshold_policy: str = "sweep",
 ) -> Domain:
     """Make a domain without labels.
 
@@ -53,6 +54,7 @@ def create(
         recipe=recipe,
         base_model=base_model,
         rule_policy=rule_policy,
+        threshold_policy=threshold_policy,
     )
     require_base(domain, recipe)
     session.add(domain)

@@ -281,7 +281,7 @@ class Classifier(Generic[Logged]):
             confidence=None if decision.confidence is None else round(decision.confidence, 6),
             method=decision.method,
             topk=[[paths[label_id], round(p, 6)] for label_id, p in decision.topk[: max(question.topk, LOGGED_TOPK)]],
-            verdicts=[verdict.as_json() for verdict in decision.verdicts],
+            verdicts=decision.as_log(),
             route_used=list(decision.route_used),
             trigger_check=decision.trigger_check,
             model_version=_model_version(loaded, decision),

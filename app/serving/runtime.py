@@ -119,7 +119,14 @@ class Runtime:
             scorer = self._scorer(release.artifact_digest)
             _refuse_unknown_labels(scorer.label_ids, release.paths)
         fusion = fusion_from_json(release.fusion) if release.fusion is not None else None
-        return tiers_of(scorer, release.version, rules=release.rules, fusion=fusion, compiled=self._compiled(release))
+        return tiers_of(
+            scorer,
+            release.version,
+            rules=release.rules,
+            fusion=fusion,
+            compiled=self._compiled(release),
+            paths=release.paths,
+        )
 
     def answer_without_model(self, release: Release) -> None:
         """Know a domain whose first version cannot be loaded: its questions are logged, and its rules answer alone.

@@ -16,7 +16,8 @@ from tests.api.conftest import LOOP, Service
 from tests.serving.artifacts import LABELS
 
 FIELDS = {
-    "request_id", "question_id", "domain", "label", "path", "intents", "confidence", "topk", "trigger_check", "method",
+    "request_id", "question_id", "domain", "label", "path", "intents", "confidence", "topk", "trigger_check",
+    "confident_path", "method",
     "route_used", "model_version", "latency_ms",
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ def test_domain_is_made_with_its_defaults(any_service: Service) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", made.pop("created_at"))
     assert made == {
         "name": "after-sales_2", "task": "single_label", "keep_text": True, "gate": "auto", "recipe": "ngram",
-        "base_model": None, "rule_policy": "auto",
+        "base_model": None, "rule_policy": "auto", "threshold_policy": "sweep",
         "taxonomy_version": 0, "active_version": None, "epoch": 0,
     }  # fmt: skip
     listed = any_service.get(f"{LOOP}/domains").json()
@@ -36,9 +36,15 @@ def test_a_domain_changes_how_it_trains_and_says_who_changed_it(any_service: Ser
     assert changed.json()["gate"] == "auto"
     batch = any_service.post(f"{LOOP}/batches", {"recipe": "lora"})
     assert batch.json()["code"] != "no_base_model"
+    assert any_service.http.patch(address, json={"threshold_policy": "risk"}).json()["threshold_policy"] == "risk"
     assert any_service.http.patch(f"{LOOP}/domains/nowhere", json={}).status_code == 404
-    for body in ({"recipe": "bert"}, {"base_model": ""}, {"base_model": "x" * 256}, []):
+    for body in ({"recipe": "bert"}, {"threshold_policy": "luck"}, {"base_model": ""}, {"base_model": "x" * 256}, []):
         assert any_service.http.patch(address, json=body).status_code == 422
+
+
+def test_a_domain_is_made_with_a_policy_of_its_threshold(service: Service) -> None:
+    made = service.post(f"{LOOP}/domains", {"name": "careful", "threshold_policy": "risk"}).json()
+    assert made["threshold_policy"] == "risk"
 
 
 def test_multi_label_domain_is_refused_with_a_clear_message(service: Service) -> None:
@@ -52,7 +58,8 @@ def test_multi_label_domain_is_refused_with_a_clear_message(service: Service) ->
     "body",
     [{}, {"name": ""}, {"name": "A"}, {"name": "a b"}, {"name": "-a"}, {"name": "a" * 49}, {"name": "a\x00"},
      {"name": "域"}, {"name": "a\n"}, {"name": None}, {"name": "ok", "gate": "never"}, {"name": "ok", "recipe": "bert"},
-     {"name": "ok", "keep_text": "no"}, {"name": "ok", "task": "ner"}, {"name": "a" * 201}],
+     {"name": "ok", "keep_text": "no"}, {"name": "ok", "task": "ner"}, {"name": "a" * 201},
+     {"name": "ok", "threshold_policy": "luck"}],
 )  # fmt: skip
 def test_domain_that_cannot_be_is_refused(calm: Service, body: dict[str, object]) -> None:
     answer = calm.post(f"{LOOP}/domains", body)

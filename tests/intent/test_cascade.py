@@ -179,3 +179,52 @@ def test_a_verdict_of_rules_is_logged_with_the_rules_that_matched():
     logged = Verdict("rules", 1, 0.9, rules=(7, 9)).as_json()
     assert logged["rules"] == [7, 9]
     assert "rules" not in Verdict("discriminative", 1, 0.9).as_json()
+
+
+TREE = (("硬件 > 屏幕", 0.75), ("硬件", 0.85))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "ancestor"),
+    [(0.5, None), (0.6, None), (0.7, "硬件 > 屏幕"), (0.75, "硬件 > 屏幕"), (0.8, "硬件"), (0.9, None)],
+)
+def test_the_deepest_node_that_is_sure_enough_stands_in_for_a_label_that_is_not(threshold, ancestor):
+    verdict = Verdict("discriminative", 1, 0.6, above=TREE)
+    decision = Decision((Verdict("rules", None), verdict), threshold)
+
+    assert verdict.ancestor(threshold) == next((node for node in TREE if node[0] == ancestor), None)
+    rules, model = decision.as_log()
+    assert "ancestor" not in rules
+    assert model.get("ancestor") == (None if ancestor is None else [ancestor, dict(TREE)[ancestor]])
+    assert decision.trigger_check is (threshold > 0.6), "a person still looks: the label itself is not sure"
+
+
+def test_only_the_deciding_verdict_names_an_ancestor():
+    unsure, sure = Verdict("discriminative", 1, 0.6, above=TREE), Verdict("generative", 2, 0.9)
+    assert all("ancestor" not in logged for logged in Decision((unsure, sure), 0.7).as_log())
+
+
+def test_a_verdict_about_a_text_out_of_scope_does_not_stand_however_sure_it_is():
+    verdict = Verdict("discriminative", 1, 0.99, above=(("硬件", 1.0),), out_of_scope=True)
+
+    assert not verdict.stands(0.5)
+    assert verdict.ancestor(1.0) is None, "its node is in as much doubt as its label"
+    decision = Decision((verdict,), 0.5)
+    assert (decision.label_id, decision.confidence) == (1, 0.99), "the best guess and its confidence stay what they are"
+    assert decision.trigger_check
+    assert decision.as_log()[0]["out_of_scope"] is True
+    assert "out_of_scope" not in Verdict("discriminative", 1, 0.99).as_json()
+
+
+def test_a_later_tier_is_asked_about_a_text_out_of_scope_and_a_person_looks_all_the_same():
+    """Held to the labels, a later tier names one for any text."""
+
+    class Doubts(Says):
+        def judge_many(self, texts, earlier):  # noqa: ARG002
+            return [Verdict(self.name, 1, 0.99, out_of_scope=True) for _ in texts]
+
+    [decision] = decide_many([A], [Doubts("discriminative", {}), Says("generative", {A: (2, 0.999)})], threshold=0.7)
+
+    assert decision.route_used == ("discriminative", "generative")
+    assert decision.label_id == 2
+    assert decision.trigger_check

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from app.intent.evaluation import Figure, evaluate, macro_f1, resample_weights
+from app.intent.evaluation import Figure, evaluate, evaluate_answers, macro_f1, resample_weights
 
 
 def rng():
@@ -174,3 +174,30 @@ def test_two_thousand_texts_and_151_labels_are_measured_in_time():
     start = time.perf_counter()
     evaluate(*given, threshold=0.5, rng=rng())
     assert time.perf_counter() - start < 3.0  # 0.2 s when alone on the machine
+
+
+def test_answers_are_judged_at_every_depth_of_the_tree():
+    paths = {1: "a > x", 2: "a > y", 3: "b > z", 4: "c"}
+    truth, predicted = np.array([1, 1, 2, 3, 4, 4]), np.array([2, 1, 2, 1, 4, 3])
+    evaluation = evaluate_answers(truth, predicted, np.full(6, 0.8), threshold=0.5, rng=rng(), paths=paths)
+
+    upper, whole = evaluation.depths
+    top = {1: 1, 2: 1, 3: 3, 4: 4}
+    lifted = np.array([top[i] for i in truth]), np.array([top[i] for i in predicted])
+    assert (upper.depth, upper.labels) == (1, 3)
+    assert upper.accuracy.value == pytest.approx(4 / 6)
+    assert upper.macro_f1.value == pytest.approx(f1_score(*lifted, average="macro"))
+    assert upper.macro_f1.low <= upper.macro_f1.value <= upper.macro_f1.high
+    assert (whole.depth, whole.labels) == (2, 4)
+    assert (whole.accuracy, whole.macro_f1) == (evaluation.accuracy, evaluation.macro_f1)
+    json.dumps(evaluation.as_json(), allow_nan=False)
+
+
+def test_a_flat_taxonomy_has_one_depth_and_no_paths_have_none():
+    truth, predicted, confidence = np.array([1, 2]), np.array([1, 1]), np.full(2, 0.8)
+    flat = evaluate_answers(truth, predicted, confidence, threshold=0.5, rng=rng(), paths={1: "a", 2: "b"})
+    [only] = flat.depths
+    assert (only.depth, only.macro_f1) == (1, flat.macro_f1)
+    assert evaluate_answers(truth, predicted, confidence, threshold=0.5, rng=rng()).depths == ()
+    nothing = np.array([], dtype=np.int64)
+    assert evaluate_answers(nothing, nothing, np.zeros(0), threshold=0.5, rng=rng(), paths={}).depths == ()

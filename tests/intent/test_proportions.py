@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.intent.proportions import wilson
+from app.intent.proportions import clopper_pearson_upper, wilson
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,17 @@ def test_the_interval_is_the_one_of_newcombe_1998(right: int, counted: int, low:
 def test_nothing_counted_says_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(5, 5)[1] == 1.0
+
+
+@pytest.mark.parametrize(("wrong", "counted"), [(0, 149), (1, 236), (3, 500), (40, 41), (7, 20)])
+def test_the_upper_bound_is_the_share_at_which_so_few_are_just_unlikely(wrong, counted):
+    from scipy.stats import binom
+
+    bound = clopper_pearson_upper(wrong, counted)
+    assert binom.cdf(wrong, counted, bound) == pytest.approx(0.05)
+    assert clopper_pearson_upper(wrong, counted, 0.99) > bound > wrong / counted
+
+
+def test_nothing_counted_and_nothing_right_may_be_all_wrong():
+    assert clopper_pearson_upper(0, 0) == 1.0
+    assert clopper_pearson_upper(5, 5) == 1.0

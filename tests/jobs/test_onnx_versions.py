@@ -36,7 +36,7 @@ def context(sqlite_url: str, tmp_path: Path) -> Iterator[JobContext]:
     made.work.engine.dispose()
 
 
-def train_encoder(context: JobContext, *, neighbours: bool = False) -> proving.Proof:
+def train_encoder(context: JobContext, **options: bool) -> proving.Proof:
     """What the training thread does, with an encoder in the place of the trainer's artifact."""
     train_model(context)
     claimed = context.work(batches.claim_next, worker="w")
@@ -45,7 +45,7 @@ def train_encoder(context: JobContext, *, neighbours: bool = False) -> proving.P
     paths = context.work.read(domains.release, claimed.domain.id).paths
     examples = [(item.text_id, item.text, item.label_id) for item in items if item.role != "gold"]
     made = context.settings.artifacts / "made"
-    digest = write_artifact(made, examples, paths=dict(paths), neighbours=neighbours)
+    digest = write_artifact(made, examples, paths=dict(paths), **options)
     made.rename(context.settings.artifacts / digest)
     proof = proving.prove(context, claimed, items, digest)
     context.work(versions.register, claimed, proof)
@@ -110,6 +110,33 @@ def test_waiting_texts_are_scored_with_the_encoder_and_the_next_one_is_judged_ag
 def test_encoder_whose_answers_depend_on_their_neighbours_is_not_proved(context: JobContext) -> None:
     with pytest.raises(proving.NotProven, match="texts beside it"):
         train_encoder(context, neighbours=True)
+
+
+def test_an_encoder_that_knows_its_scope_sends_what_is_beyond_it_to_a_person(context: JobContext) -> None:
+    proof = train_encoder(context, scoped=True)
+    assert proof.passed, proof.reasons
+    told = proof.evaluation["scope"]
+    assert told["most_flagged"] == 0.05
+    assert 0.0 <= told["gold_flagged"] < 0.4
+
+    loaded = serve(context).find("default")
+    assert loaded is not None
+    known = texts_of(PARCEL, 20, gold=False, seed=9)
+    strange = ["zzz qqq xxx www", "77777 88888 99999", "what is the meaning of life"]
+    decisions = decide_many([MaskedText(text) for text in [*known, *strange]], loaded.tiers, 0.0)
+
+    assert [decision.trigger_check for decision in decisions[20:]] == [True] * 3
+    assert sum(decision.trigger_check for decision in decisions[:20]) < 10
+    assert all(decision.deciding and "out of scope" in str(decision.deciding.reason) for decision in decisions[20:])
+
+
+def test_an_encoder_without_a_scope_is_proved_and_served_as_before(context: JobContext) -> None:
+    proof = train_encoder(context)
+    assert "scope" not in proof.evaluation
+    loaded = serve(context).find("default")
+    assert loaded is not None
+    [decision] = decide_many([MaskedText("zzz qqq xxx www")], loaded.tiers, 0.0)
+    assert not decision.trigger_check
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "tokenizers"])

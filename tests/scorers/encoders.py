@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from app.intent.scope import fit_scope
 from app.scorers.artifact import (
     LINEAGE,
     OutOfFold,
@@ -141,8 +142,12 @@ def write_artifact(
     facts: dict[str, Any] | None = None,
     neighbours: bool = False,
     alone: bool = False,
+    scoped: bool = False,
 ) -> str:
-    """An artifact with a head fitted on the examples (text id, text, label id); returns its digest."""
+    """An artifact with a head fitted on the examples (text id, text, label id); returns its digest.
+
+    `scoped`: it also knows which texts it has labels for.
+    """
     from sklearn.linear_model import LogisticRegression
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +168,8 @@ def write_artifact(
         head = {"weights": fitted.coef_.T, "bias": fitted.intercept_}
     head = {name: array.astype(np.float32) for name, array in head.items()}
     temperature = fit_temperature(logits, targets)
-    write_model(folder, OnnxModel(told, content, tokenizer(), head))
+    scope = fit_scope(embeddings, targets, softmax(logits, temperature)) if scoped else None
+    write_model(folder, OnnxModel(told, content, tokenizer(), head, scope))
     text_ids = np.array([text_id for text_id, *_ in examples], dtype=np.int64)
     write_out_of_fold(folder, OutOfFold(text_ids, np.array(label_ids)[targets], softmax(logits, temperature)))
     (folder / LINEAGE).write_bytes(canonical_json({"text_ids": text_ids.tolist()}))

@@ -67,8 +67,10 @@ def losses(model: Any, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
     if logits.shape[1] != len(told):
         logits = logits[:, told]
     wanted = wanted[:, told]
-    each = nn.functional.cross_entropy(logits.float().transpose(1, 2), wanted, ignore_index=NO_LOSS, reduction="none")
-    return each.sum(dim=1)
+    # One row for each position: with rows of their own for lessons, CUDA has no deterministic way.
+    flat = logits.float().reshape(-1, logits.shape[-1])
+    each = nn.functional.cross_entropy(flat, wanted.reshape(-1), ignore_index=NO_LOSS, reduction="none")
+    return each.reshape(wanted.shape).sum(dim=1)
 
 
 def train_adapter(

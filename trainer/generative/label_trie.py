@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.artifacts.base_models import BaseModelUnusable
 from app.intent.arrays import FloatArray, IntArray
 
 # Keys and values of each layer over a prompt's head, shape (1, heads, tokens, width).
@@ -107,6 +108,15 @@ class TrieReader:
             rows: FloatArray = torch.log_softmax(logits.float().cpu().double(), dim=-1).numpy()
         return np.array([rows[before + 1, self._columns[tokens]].sum() for before, tokens in trie.answers])
 
+    def score_plainly(self, prompt: Sequence[int], answer: Sequence[int]) -> float:
+        """log P(answer | prompt) from one run over the whole sequence: slow, and right with any attention."""
+        with torch.inference_mode():
+            logits = self._model(input_ids=self._row([*prompt, *answer]), use_cache=False).logits[
+                0, len(prompt) - 1 : -1
+            ]
+            rows: FloatArray = torch.log_softmax(logits.float().cpu().double(), dim=-1).numpy()
+        return float(rows[np.arange(len(answer)), self._columns[list(answer)]].sum())
+
     def _mask(self, trie: LabelTrie, prompt: int, behind: int) -> Tensor:
         """What each token of the run sees, as numbers to add: shape (1, 1, prompt + n_nodes, behind + the same)."""
         size = prompt + len(trie.tokens)
@@ -123,3 +133,23 @@ class TrieReader:
 
     def _row(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor([list(numbers)], dtype=torch.int64, device=self._device)
+
+
+def require_tree(model: Any) -> None:
+    """Prove that a model's attention follows a mask: state-space models, for one, pass over it in silence.
+
+    Raises:
+        BaseModelUnusable: scores over a trie are not those of each answer alone.
+    """
+    prompt, answers = list(range(1, 8)), ([1, 2, 3], [1, 4, 3], [5, 3])
+    exact = next(model.parameters()).dtype == torch.float32
+    try:
+        reader = TrieReader(model, range(model.get_output_embeddings().weight.shape[0]))
+        found = reader.score(build_trie(answers), prompt[3:], reader.read_head(prompt[:3]))
+        told = np.array([reader.score_plainly(prompt, answer) for answer in answers])
+        # Sums over an answer's tokens are as exact as the weights are.
+        follows = bool(np.abs(found - told).max() <= (1e-2 if exact else 1.0))
+    except (TypeError, AttributeError, ValueError, IndexError, NotImplementedError):
+        follows = False
+    if not follows:
+        raise BaseModelUnusable("the base model does not follow an attention mask: it cannot score a tree of labels")

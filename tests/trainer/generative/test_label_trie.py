@@ -56,6 +56,11 @@ def test_trie_scores_are_those_of_each_whole_sequence(folder: Path, reader: Trie
     assert reader.score(build_trie(ANSWERS), PROMPT) == pytest.approx(expected, abs=1e-5)
 
 
+def test_plain_score_is_that_of_the_whole_sequence(folder: Path, reader: TrieReader) -> None:
+    plain = [reader.score_plainly(PROMPT, answer) for answer in ANSWERS]
+    assert plain == pytest.approx([by_hand(folder, answer) for answer in ANSWERS], abs=1e-5)
+
+
 def test_a_head_that_was_read_before_changes_no_score(folder: Path, reader: TrieReader) -> None:
     trie, head = build_trie(ANSWERS), reader.read_head(PROMPT[:4])
     first = reader.score(trie, PROMPT[4:], head)

@@ -288,6 +288,16 @@ def test_memory_that_runs_out_is_one_sentence(
     refused(tmp_path, lora_spec(tmp_path, bases / "tiny"), capsys, "ran out of memory: choose a smaller base model")
 
 
+def test_base_that_does_not_follow_a_mask_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A state-space model reads the nodes of a trie as one text."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    base = write_base(tmp_path / "base")
+    size = json.loads((base / "config.json").read_text())["vocab_size"]
+    MambaForCausalLM(MambaConfig(vocab_size=size, hidden_size=16, num_hidden_layers=1)).save_pretrained(base)
+    refused(tmp_path, lora_spec(tmp_path, base, config={"epochs": 1}), capsys, "does not follow an attention mask")
+
+
 def refused(folder: Path, spec: Path, capsys: pytest.CaptureFixture[str], said: str) -> None:
     assert main(["lora", "--spec", str(spec), "--out", str(folder / "out")]) == 2
     told = capsys.readouterr().err.strip()
