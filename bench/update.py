@@ -121,11 +121,13 @@ def _plain(data: LabelledTexts, seed: int) -> float:
 def _head(old: LabelledTexts, new: LabelledTexts) -> float:
     """From the new texts to a head on all: embeddings of the new ones, and a fit."""
     from trainer.dense_head import HeadSettings, fit_head
+    from trainer.graph_choice import Encoding
+    from trainer.onnx_export import export_graph
+    from trainer.quantisation import fused, quantise
 
-    from trainer.encoder import served_encoder
-    from trainer.onnx_artifact import encoder_alone
-
-    scorer = encoder_alone(served_encoder(pretrained.random_bert_base(), {}))
+    backbone = pretrained.random_bert_base()
+    graph = quantise(fused(export_graph(backbone), max_length=backbone.max_length))
+    scorer = Encoding(backbone.tokenizer, backbone.max_length, backbone.dimension).scorer(graph)
     known = np.random.default_rng(0).normal(size=(len(old), 768)).astype(np.float32)
     targets = np.concatenate([old.targets, new.targets])
     start = _clock()

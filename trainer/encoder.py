@@ -17,21 +17,22 @@ import numpy as np
 import torch
 
 from app.artifacts.base_models import BaseModel, BaseModelUnusable, describe
+from app.artifacts.measured import write_measured
 from app.intent.arrays import IntArray
-from app.scorers.onnx import EncoderSettings
 from trainer.activation_cache import ActivationCache
 from trainer.backbone import Backbone, load_backbone
 from trainer.embedding import Embedder, multiplies_in_bf16
 from trainer.encoder_config import EncoderConfig
 from trainer.encoder_folder import Start, read_parent, write_for_next_step
 from trainer.frozen_layers import Tokens, TooFewLayers, frozen_count
+from trainer.head import names_of
 from trainer.incremental_step import Examples, Outcome, Previous, train_first, train_step
 from trainer.linear_head import LinearHead
 from trainer.logistic import fit_temperature
 from trainer.material import Material, material_of
 from trainer.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
-from trainer.onnx_export import export_graph
 from trainer.served_encoder import ServedEncoder
+from trainer.serving_form import serve
 from trainer.spec import Progress, Spec, SpecInvalid
 
 # Memory, not sums, bounds how many threads help: and the service runs on the same cores.
@@ -44,18 +45,26 @@ class _Trained:
 
     Args:
         held: rows of the material that `judge` was not trained on.
-        judge: what answers for the held-out texts: the served encoder, or its twin that had not seen them.
+        judge: what answers for the held-out texts: the backbone, or its twin that had not seen them.
         right: for each text of the material whether a version of this step had it right: 1, 0, or -1.
     """
 
     backbone: Backbone
     head: LinearHead
     held: IntArray
-    judge: ServedEncoder
+    judge: Backbone
     judge_head: LinearHead
     right: IntArray
     facts: Mapping[str, Any]
     base: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An artifact by its digest, and how fast its graph was found to be beside others."""
+
+    digest: str
+    speed: Mapping[str, Any]
 
 
 def train_encoder(spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> str:
@@ -65,11 +74,12 @@ def train_encoder(spec: Spec, config: EncoderConfig, out: Path, report: Progress
         SpecInvalid: fewer than two labels have two texts, the base or the parent cannot be used, or training diverged.
     """
     prepare_torch()
-    parent = _parent(spec)
-    return train_from(parent, spec, config, out, report)
+    written = train_from(_parent(spec), spec, config, out, report)
+    write_measured(out, {"speed": written.speed})
+    return written.digest
 
 
-def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> str:
+def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> Written:
     """As `train_encoder`, from a given start; None is the spec's base."""
     material = material_of(spec)
     try:
@@ -82,8 +92,7 @@ def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path
         raise SpecInvalid(f"the config cannot be used: {error}") from error
     except FloatingPointError as error:
         raise SpecInvalid(f"training came apart: {error}") from error
-    report(0.9, "writing the artifact")
-    return _write(spec, config, out, material, trained)
+    return _write(spec, config, out, material, trained, _between(0.9, 1.0, report))
 
 
 def prepare_torch() -> None:
@@ -99,27 +108,33 @@ def _first(spec: Spec, config: EncoderConfig, material: Material, report: Progre
     told = {"base": {"name": base.name, "digest": base.digest, "kind": base.kind}}
     backbone = load_backbone(base.folder, max_length=config.max_length)
     examples = _examples(backbone, material)
-    n_labels = len(material.label_ids)
+    names = [tuple(ids) for ids in backbone.tokens(names_of(spec, material))]
 
     def fit(begin: float, end: float, config: EncoderConfig, held: IntArray | None) -> tuple[Backbone, Outcome]:
         fresh = load_backbone(base.folder, max_length=config.max_length) if held is not None else backbone
         embedder = _embedder(fresh, config, config.first_freeze_layers)
         outcome = train_first(
-            embedder, examples, n_labels, config, seed=spec.seed, held=held, report=_between(begin, end, report)
+            embedder,
+            examples,
+            len(material.label_ids),
+            config,
+            seed=spec.seed,
+            names=names,
+            held=held,
+            report=_between(begin, end, report),
         )
         return fresh, outcome
 
     end = 0.45 if config.first_refit else 0.9
     judge, outcome = fit(0.0, end, config, None)
     right = np.full(len(examples), -1, dtype=np.int64)
-    served = served_encoder(judge, told)
     if not config.first_refit or not len(outcome.held_new):
-        return _Trained(judge, outcome.head, outcome.held_new, served, outcome.head, right, outcome.facts, told)
+        return _Trained(judge, outcome.head, outcome.held_new, judge, outcome.head, right, outcome.facts, told)
     # Once more with the held-out texts, for as long as was best without them; these still judge, through the twin.
     again = replace(config, first_epochs=outcome.tuned.best_epoch)
     backbone, whole = fit(end, 0.9, again, np.empty(0, dtype=np.int64))
     facts = {**outcome.facts, "refitted": True}
-    return _Trained(backbone, whole.head, outcome.held_new, served, outcome.head, right, facts, told)
+    return _Trained(backbone, whole.head, outcome.held_new, judge, outcome.head, right, facts, told)
 
 
 def _step(
@@ -155,22 +170,27 @@ def _step(
     held = np.sort(np.concatenate([new[outcome.held_new], old[outcome.held_old]]))
     told = {"base": dict(start.base)}
     facts = {**outcome.facts, "new": len(new) - len(outcome.held_new), "replayed": len(outcome.replayed)}
-    served = served_encoder(backbone, told)
-    return _Trained(backbone, outcome.head, held, served, outcome.head, right, facts, told)
+    return _Trained(backbone, outcome.head, held, backbone, outcome.head, right, facts, told)
 
 
-def served_encoder(backbone: Backbone, facts: Mapping[str, Any]) -> ServedEncoder:
-    """The backbone in the form that is served."""
-    graph = export_graph(backbone)
-    settings = EncoderSettings(backbone.max_length, backbone.dimension, alone=False, precision="fp32")
-    return ServedEncoder(settings, graph, backbone.tokenizer, facts)
+def _write(
+    spec: Spec, config: EncoderConfig, out: Path, material: Material, trained: _Trained, report: Progress
+) -> Written:
+    def served(backbone: Backbone) -> tuple[ServedEncoder, Mapping[str, Any]]:
+        return serve(
+            backbone,
+            material.texts,
+            material.targets,
+            precision=config.precision,
+            facts=trained.base,
+            report=lambda share, stage: report(0.4 * share, stage),
+        )
 
-
-def _write(spec: Spec, config: EncoderConfig, out: Path, material: Material, trained: _Trained) -> str:
-    judge = encoder_alone(trained.judge)
-    logits = trained.judge_head.logits(judge.embed([material.texts[row] for row in trained.held]))
-    same = trained.judge_head is trained.head
-    encoder = trained.judge if same else served_encoder(trained.backbone, trained.base)
+    encoder, speed = served(trained.judge)
+    logits = trained.judge_head.logits(encoder_alone(encoder).embed([material.texts[row] for row in trained.held]))
+    if trained.judge is not trained.backbone:
+        encoder, speed = served(trained.backbone)
+    report(0.9, "writing the artifact")
     head = FittedHead(
         "linear",
         {"weights": trained.head.weights, "bias": trained.head.bias},
@@ -179,7 +199,8 @@ def _write(spec: Spec, config: EncoderConfig, out: Path, material: Material, tra
         fit_temperature(logits, material.targets[trained.held]),
     )
     write_for_next_step(out, trained.backbone, [example.text_id for example in material.examples], trained.right)
-    return write_onnx_artifact(out, spec, material, encoder, head, config=asdict(config), training=trained.facts)
+    digest = write_onnx_artifact(out, spec, material, encoder, head, config=asdict(config), training=trained.facts)
+    return Written(digest, speed)
 
 
 def _parent(spec: Spec) -> Start | None:
