@@ -310,6 +310,12 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class NoGenerativeAnswer(Unavailable):
+    """The generative tier cannot answer: it is switched off, starting, broken or overloaded."""
+
+    code = "generative_unavailable"
+
+
 class SpoolFull(Unavailable):
     """The database is away, and no further answer can be kept for it."""
 

@@ -30,6 +30,7 @@ from app.api import (
     problems,
     questions,
     queue,
+    refine,
     versions,
 )
 from app.api import domains as domain_routes
@@ -47,6 +48,7 @@ from app.db.sqlite_library import warn_if_broken
 from app.db.turns import turn_of
 from app.errors import SetupError
 from app.extraction import Extraction
+from app.generative import open_generative
 from app.intent.ngram_features import load_dictionary
 from app.intent.releases import DomainState, Release
 from app.remembered import remembered_releases
@@ -64,7 +66,19 @@ from app.trail import Trail
 
 logger = logging.getLogger(__name__)
 
-ROUTED = (classify, queue, questions, annotations, domain_routes, batches, keywords, versions, operations, metrics)
+ROUTED = (
+    classify,
+    refine,
+    queue,
+    questions,
+    annotations,
+    domain_routes,
+    batches,
+    keywords,
+    versions,
+    operations,
+    metrics,
+)
 LOG_SIZE = 500
 # Folding one question costs nearly as much as folding a hundred, and a text must be in the queue within a second.
 GATHER_SECONDS = 0.2
@@ -74,21 +88,24 @@ NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fal
 DESCRIPTION = "Active learning for text classification: log, label, train, prove, flip."
 
 
-def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
+def create_app(settings: Settings, *, figures: Path | None = None, generative: Path | None = None) -> FastAPI:
     """The service, ready to be started; nothing is opened before it starts.
 
     `figures`: the folder in which the workers of one service leave theirs; without it this process is all of it.
+    `generative`: the folder of the generative process, where another one keeps it.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = build(settings, app.state.metrics)
+        services = build(settings, app.state.metrics, generative=generative)
         app.state.services = app.state.metrics.services = services
         # Read ahead, beside the first requests: a service's first flip to a Chinese version must not wait for it.
         threading.Thread(target=load_dictionary, name="dictionary", daemon=True).start()
         services.guard.start()
         serve_what_is_wanted(settings, services)
         services.folder.start()
+        if services.generative is not None:
+            services.generative.start()
         if not services.keys.guarded:
             logger.warning(
                 "there is no key: every program on this machine can read and change everything; "
@@ -104,6 +121,8 @@ def create_app(settings: Settings, *, figures: Path | None = None) -> FastAPI:
             # In the order of a question's way, and beside the loop: what is in flight needs it to be answered.
             await asyncio.to_thread(services.extract.close)
             await services.classifier.close()
+            if services.generative is not None:
+                await asyncio.to_thread(services.generative.stop)
             await asyncio.to_thread(services.log.close)
             await asyncio.to_thread(stop_following, services)
             await asyncio.to_thread(services.folder.stop)
@@ -157,7 +176,7 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
     hot_path.install(app, metrics=metrics, access_level=access_level, own_machine=OwnMachineOnly(app, **own_machine))
 
 
-def build(settings: Settings, metrics: Metrics) -> Services:
+def build(settings: Settings, metrics: Metrics, *, generative: Path | None = None) -> Services:
     """Open the database and put the parts of one process together."""
     engine = connect(settings.url, serving=True)
     warn_if_broken(engine.dialect.name)
@@ -193,8 +212,14 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         return False
 
     watcher, listener, reporter = _following(settings, work, runtime)
+    tier = open_generative(settings, runtime, folder=generative, observe=metrics.generative.observe)
     classifier: Classifier[intake.Logged | Spooled] = Classifier(
-        runtime, log, secret, capacity=settings.queue_size, refresh=watcher.look
+        runtime,
+        log,
+        secret,
+        capacity=settings.queue_size,
+        refresh=watcher.look,
+        recheck=tier.recheck if tier is not None else None,
     )
     return Services(
         engine=engine,
@@ -216,6 +241,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         lease_seconds=settings.lease_seconds,
         proposal_size=settings.proposal_size,
         extract=Extraction(settings),
+        generative=tier,
     )
 
 

@@ -38,6 +38,8 @@ def remember_release(folder: Path, release: Release, *, anew: bool = False) -> N
         "rule_set_revision": release.rule_set_revision,
         "rules": [rule.as_json() for rule in release.rules],
         "fusion": release.fusion,
+        "generative_version": release.generative_version,
+        "generative_digest": release.generative_digest,
     }
     write_whole(path, values)
 
@@ -55,7 +57,8 @@ def remembered_releases(folder: Path) -> list[Release]:
 
 def remembered_digests(folder: Path) -> Collection[str]:
     """The artifacts that were served last."""
-    return {str(values["artifact_digest"]) for _, values in _documents(folder) if values.get("artifact_digest")}
+    named = ("artifact_digest", "generative_digest")
+    return {str(values[name]) for _, values in _documents(folder) for name in named if values.get(name)}
 
 
 def write_whole(path: Path, values: Mapping[str, Any]) -> None:
@@ -112,4 +115,7 @@ def _release(values: Mapping[str, Any]) -> Release:
         values["rule_set_revision"],
         tuple(rule_from_json(rule) for rule in values["rules"]),
         values["fusion"],
+        # Not there in what a release before the generative tier remembered.
+        values.get("generative_version"),
+        values.get("generative_digest"),
     )

@@ -141,6 +141,35 @@ class Settings(BaseSettings):
         description="requests a minute of one key before 429 is answered, by each process; a key's own rate wins",
     )
 
+    # The generative tier: a process of its own that is asked about what the model is unsure of
+    generative: bool = Field(
+        False,
+        description="ask a domain's generative version about what stays below the threshold; the service starts one "
+        "process for it, which needs `intentloop[train]`",
+    )
+    generative_threads: int = Field(1, ge=1, le=256, description="threads of that process for one answer")
+    generative_memory_mb: int | None = Field(
+        None,
+        ge=256,
+        le=1 << 24,
+        description="address space (MiB) of that process: what takes more fails, and the tier abstains",
+    )
+    generative_seconds: float = Field(
+        5.0,
+        ge=0.05,
+        le=600,
+        description="how long an answer waits for the tier before it leaves without it",
+    )
+    refine_seconds: float = Field(
+        30.0, ge=0.05, le=3600, description="how long `/refine`, which asks about all labels, waits before 503"
+    )
+    generative_queue: int = Field(
+        16,
+        ge=1,
+        le=10_000,
+        description="questions of one worker that wait for the tier; the next one is answered without it",
+    )
+
     # What is logged
     log_format: Literal["console", "json"] = Field(
         "console", description="console: for people; json: one object a line"

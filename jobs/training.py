@@ -5,7 +5,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +14,10 @@ from app.artifacts.store import WORKSHOP
 from app.db.session import UnitOfWork
 from app.db.tables import ModelVersion
 from app.errors import ClaimLost
-from app.intent.recipes import IMPORTED, WITH_BASE
-from app.scorers.artifact import ArtifactUnusable, verify
+from app.intent.recipes import GENERATIVE, IMPORTED, WITH_BASE
+from app.scorers.artifact import ArtifactUnusable, read_lineage, verify
 from app.services import batches, taxonomy, versions
-from jobs import proving
+from jobs import generative_proving, proving
 from jobs.context import JobContext
 from jobs.reasons import in_words, is_of_database, may_pass
 from jobs.trainer_process import TrainerFailed, TrainerStopped, train
@@ -30,6 +30,7 @@ PROGRESS_SECONDS = 0.5
 PATIENCE_SECONDS = 1.0
 # The rest of the progress bar is the proof.
 TRAINER_SHARE = 0.9
+BASE_MODEL = "base_model"
 
 
 class Claim:
@@ -180,7 +181,8 @@ def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) ->
         digest = claim.patiently(lambda: context.store.publish(folder / "artifact"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    proof = claim.patiently(lambda: proving.prove(context, claimed, items, digest))
+    prove = generative_proving.prove if claimed.batch.recipe in GENERATIVE else proving.prove
+    proof = claim.patiently(lambda: prove(context, claimed, items, digest))
     if not claim.wanted:
         raise TrainerStopped("stopped before the version was registered")
     return claim.patiently(lambda: context.work(versions.register, claimed, proof)).version
@@ -190,21 +192,24 @@ def _write_spec(
     context: JobContext, claimed: batches.Claimed, items: Sequence[batches.LabelledText], folder: Path
 ) -> Path:
     labels = context.work.read(taxonomy.active, claimed.domain.id)
+    stands_on = _stands_on(context, claimed)
+    known = _known_to_parent(claimed, stands_on)
     with (folder / "examples.jsonl").open("w", encoding="utf-8") as file:
         for item in items:
             if item.role != "gold":
-                row = {"text_id": item.text_id, "text": item.text, "label": item.label_id, "new": item.role == "new"}
+                new = item.role == "new" if known is None else item.text_id not in known
+                row = {"text_id": item.text_id, "text": item.text, "label": item.label_id, "new": new}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     spec: dict[str, Any] = {
         "recipe": claimed.batch.recipe,
         "labels": [{"id": label.id, "path": label.path} for label in labels],
         "examples": "examples.jsonl",
         "references": proving.reference_texts(labels),
-        "config": claimed.batch.config,
+        "config": _settings_of(claimed),
         "seed": 0,
         "taxonomy_digest": claimed.domain.taxonomy_digest or "",
         "items_digest": claimed.batch.items_digest,
-        **_stands_on(context, claimed),
+        **stands_on,
     }
     path = folder / "spec.json"
     path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
@@ -219,21 +224,42 @@ def _stands_on(context: JobContext, claimed: batches.Claimed) -> dict[str, Any]:
     """
     if claimed.batch.recipe not in {*WITH_BASE, IMPORTED}:
         return {}
-    name = claimed.domain.base_model or ""
-    if claimed.batch.recipe == IMPORTED:
-        name = str(claimed.batch.config.get("base_model"))
+    # A batch may name another than its domain: the two routes of one domain stand on different ones.
+    name = str(claimed.batch.config.get(BASE_MODEL) or claimed.domain.base_model or "")
     try:
         folder = base_models.find(name, context.settings.bases)
     except base_models.BaseModelUnusable as error:
         raise TrainerFailed(str(error)) from error
     cache = context.settings.training_cache / claimed.domain.name
     cache.mkdir(parents=True, exist_ok=True)
-    parent = context.work.read(versions.active, claimed.domain)
+    predecessor = versions.generative if claimed.batch.recipe in GENERATIVE else versions.active
+    parent = context.work.read(predecessor, claimed.domain)
     return {
         "base": {"name": name, "folder": str(folder)},
         "parent": _parent(context, parent) if parent is not None else None,
         "cache": str(cache),
     }
+
+
+def _settings_of(claimed: batches.Claimed) -> dict[str, Any]:
+    """What the recipe itself is told of the batch's config."""
+    config = dict(claimed.batch.config)
+    if claimed.batch.recipe in WITH_BASE:
+        config.pop(BASE_MODEL, None)
+    return config
+
+
+def _known_to_parent(claimed: batches.Claimed, stands_on: Mapping[str, Any]) -> set[int] | None:
+    """The texts that the generative parent was trained on; None where the batch itself says what is new.
+
+    Its batches use no labels up, so only the parent knows which of them it has seen.
+    """
+    if claimed.batch.recipe not in GENERATIVE or stands_on.get("parent") is None:
+        return None
+    try:
+        return set(read_lineage(Path(stands_on["parent"])))
+    except ArtifactUnusable:
+        return None
 
 
 def _parent(context: JobContext, parent: ModelVersion) -> str | None:

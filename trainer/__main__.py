@@ -34,17 +34,32 @@ def _head() -> Recipe:
     return HeadConfig, train_head
 
 
+def _encoder() -> Recipe:
+    from trainer.encoder import train_encoder
+    from trainer.encoder_config import EncoderConfig
+
+    return EncoderConfig, train_encoder
+
+
 def _imported() -> Recipe:
     from trainer.imported import ImportedConfig, take_in
 
     return ImportedConfig, take_in
 
 
+def _lora() -> Recipe:
+    from trainer.lora import LoraConfig, train_lora
+
+    return LoraConfig, train_lora
+
+
 # Imported when it is asked for: torch takes seconds and gigabytes, and most recipes do without.
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "ngram": _ngram,
     "head": _head,
+    "encoder": _encoder,
     "imported": _imported,
+    "lora": _lora,
 }
 
 

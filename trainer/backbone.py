@@ -100,6 +100,20 @@ def load_backbone(folder: Path, *, max_length: int, pooling: str | None = None) 
     Raises:
         SpecInvalid: nothing can be trained from what lies there. The message says why.
     """
+    encoder = load_encoder(folder)
+    decoder = is_decoder(encoder.config)
+    found = pooling_of(folder, decoder=decoder)
+    if pooling is not None:
+        found = Pooling(pooling, found.normalise)
+    return Backbone(encoder, tokenizer_of(folder), found, max_length=max_length)
+
+
+def load_encoder(folder: Path) -> nn.Module:
+    """The model in a folder, as AutoModel loads it, in float32 and without its tokenizer.
+
+    Raises:
+        SpecInvalid: nothing can be trained from what lies there. The message says why.
+    """
     from transformers import AutoModel
 
     try:
@@ -108,7 +122,7 @@ def load_backbone(folder: Path, *, max_length: int, pooling: str | None = None) 
         raise SpecInvalid(str(error)) from error
     with quiet():
         try:
-            encoder = AutoModel.from_pretrained(
+            encoder: nn.Module = AutoModel.from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -121,11 +135,10 @@ def load_backbone(folder: Path, *, max_length: int, pooling: str | None = None) 
                 f"the base model {folder.name[:100]!r} cannot be loaded ({type(error).__name__}): "
                 "its files are damaged, or this release of transformers does not know its kind"
             ) from error
-    decoder = is_decoder(encoder.config)
-    found = pooling_of(folder, decoder=decoder)
-    if pooling is not None:
-        found = Pooling(pooling, found.normalise)
-    return Backbone(encoder.eval(), tokenizer_of(folder), found, max_length=max_length)
+    if getattr(encoder, "pooler", None) is not None:
+        # No pooling asks it, and where the folder lacks its weights they would be random: another hash each time.
+        encoder.pooler = None
+    return encoder.eval()
 
 
 def is_decoder(config: Any) -> bool:

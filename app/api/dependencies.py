@@ -16,6 +16,7 @@ from app.db.guard import Guard
 from app.db.notices import Listener
 from app.db.session import UnitOfWork
 from app.errors import DomainNotFound, Malformed, NotFound
+from app.generative import Generative
 from app.intent.questions import AskedQuestion
 from app.intent.text import normalise
 from app.remembered_keys import RememberedKeys
@@ -71,6 +72,8 @@ class Services:
     lease_seconds: int
     proposal_size: int
     extract: Extract
+    # None: the generative tier is switched off.
+    generative: Generative | None = None
     draining: bool = False
 
 

@@ -28,6 +28,7 @@ from prometheus_client.utils import floatToGoString
 
 from app import __version__
 from app.api.access import needs
+from app.api.generative_figures import GenerativeFigures
 from app.api.problems import responses
 from app.api.worker_figures import WorkerFigures
 from app.services import installation
@@ -79,6 +80,7 @@ class Metrics:
         self._folds = Histogram(
             "fold_duration_seconds", "Time to fold one slice of questions into texts", buckets=BUCKETS, **given
         )
+        self.generative = GenerativeFigures(self.registry)
         Info("build", "What runs here", **given).info({"version": __version__})
         ProcessCollector(namespace=PREFIX, registry=self.registry)
         self.registry.register(Parts(self))
@@ -200,11 +202,15 @@ class Parts(Collector):
         depth = _gauge("queue_depth", "Questions that wait", "queue")
         epochs = _gauge("serving_epoch", "The flip that this process serves", "domain")
         serving = _gauge("serving_info", "1 beside the version that this process serves", "domain", "version")
+        ready = _gauge("generative_ready", "1 while the generative tier can be asked")
         errors = _gauge("serving_error", "1 while this process does not serve what it should", "domain")
         age = _gauge("watcher_age_seconds", "Since this process last saw what it should serve")
         if given is not None:
             depth.add_metric(["inference"], given.classifier.waiting)
             depth.add_metric(["log"], given.log.waiting)
+            if given.generative is not None:
+                depth.add_metric(["generative"], given.generative.recheck.waiting)
+                ready.add_metric([], given.generative.standing()[0] == "ready")
             broken = given.watcher.errors
             for domain, loaded in sorted(given.runtime.loaded.items())[:MOST_DOMAINS]:
                 epochs.add_metric([domain], loaded.release.state.epoch)
@@ -212,7 +218,7 @@ class Parts(Collector):
                 errors.add_metric([domain], domain in broken)
             if given.watcher.seen_at is not None:
                 age.add_metric([], monotonic() - given.watcher.seen_at)
-        return [depth, epochs, serving, errors, age]
+        return [depth, epochs, serving, errors, age, ready]
 
 
 class LogFigures(Collector):

@@ -44,6 +44,8 @@ class ReadyOut(BaseModel):
     degraded_since: datetime | None
     spooled_rows: int
     spooled_bytes: int
+    generative: Literal["off", "starting", "ready", "broken"]
+    generative_reason: str | None
     domains: list[DomainReadyOut]
 
 
@@ -209,13 +211,17 @@ async def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
         if who is not None and who.role == ADMIN and who.sees(name)
     ]
     rows, size = log.spooled
+    tier, reason = given.generative.standing() if given.generative is not None else ("off", None)
     since = min((moment for moment in (away, log.degraded_since) if moment is not None), default=None)
     return ReadyOut(
-        status="degraded" if errors or since else "ready",
+        status="degraded" if errors or since or tier == "broken" else "ready",
         database=since is None,
         degraded_since=since,
         spooled_rows=rows,
         spooled_bytes=size,
+        generative=tier,
+        # It may name versions, and with them domains.
+        generative_reason=reason if who is not None and who.role == ADMIN and who.domains is None else None,
         domains=found,
     )
 

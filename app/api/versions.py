@@ -69,6 +69,7 @@ class ActiveOut(VersionOut):
     """The version that is to serve, and how far the running services are."""
 
     epoch: int
+    generative_version: str | None = Field(description="what is asked about what stays below the threshold")
     rule_set_revision: int | None = Field(description="the frozen rules that serve with it")
     propagated: str = Field(examples=["2/2"])
     replicas_arrived: int = Field(description="services that serve this epoch")
@@ -106,6 +107,7 @@ class ActivationOut(BaseModel):
 
     domain: str
     version: str | None
+    generative_version: str | None
     epoch: int
     kind: str
     threshold: float
@@ -149,9 +151,11 @@ def show_active(work: Work, domain: DomainQuery = DEFAULT) -> ActiveOut:
         if version is None:
             raise NotFound(f"domain {found.name!r} has no active model yet")
         spread = runs.spread(session, found)
+        generative = versions.generative(session, found)
         return ActiveOut(
             **_version(session, version),
             epoch=found.epoch,
+            generative_version=generative.version if generative else None,
             rule_set_revision=activations.current(session, found).rule_set_revision,
             propagated=spread.propagated,
             replicas_arrived=spread.arrived,
@@ -233,9 +237,11 @@ def _version(session: Session, version: ModelVersion) -> dict[str, Any]:
 def _activation(session: Session, activation: ModelActivation) -> ActivationOut:
     domain = session.get(Domain, activation.domain_id)
     version = session.get(ModelVersion, activation.version_id) if activation.version_id else None
+    generative = session.get(ModelVersion, activation.generative_version_id or 0)
     return ActivationOut(
         domain=domain.name if domain else "",
         version=version.version if version else None,
+        generative_version=generative.version if generative else None,
         epoch=activation.epoch,
         kind=activation.kind,
         threshold=activation.threshold,

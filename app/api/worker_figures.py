@@ -29,7 +29,12 @@ ADDED: Final = frozenset(
     }
 )
 LOWEST: Final = frozenset(
-    {"intentloop_serving_epoch", "intentloop_process_max_fds", "intentloop_process_start_time_seconds"}
+    {
+        "intentloop_serving_epoch",
+        "intentloop_generative_ready",
+        "intentloop_process_max_fds",
+        "intentloop_process_start_time_seconds",
+    }
 )
 _CUMULATIVE: Final = ("counter", "histogram")
 

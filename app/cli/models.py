@@ -32,7 +32,11 @@ def list_models(
 
     def read(session: Session) -> list[dict[str, Any]]:
         found = domains.find(session, domain)
-        return [_row(version) for version in versions.listing(session, found.id, limit=limit)]
+        chosen = found.generative_version_id
+        return [
+            _row(version) | {"is_generative": version.id == chosen}
+            for version in versions.listing(session, found.id, limit=limit)
+        ]
 
     with database(settings()) as work:
         rows = work.read(read)
@@ -41,7 +45,8 @@ def list_models(
         return
     table = Table("version", "status", "trained on", "gold", "macro-F1", "accuracy", "made", "reason")
     for row in rows:
-        name = f"[bold green]{row['version']} (active)[/]" if row["is_active"] else row["version"]
+        role = "active" if row["is_active"] else "generative" if row["is_generative"] else None
+        name = f"[bold green]{row['version']} ({role})[/]" if role else row["version"]
         table.add_row(
             name,
             row["status"],
@@ -63,9 +68,11 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
         found = domains.find(session, domain)
         activation = activations.current(session, found)
         version = versions.active(session, found)
+        generative = versions.generative(session, found)
         spread = runs.spread(session, found)
         return {
             "version": version.version if version else None,
+            "generative_version": generative.version if generative else None,
             "epoch": activation.epoch,
             "threshold": activation.threshold,
             "rule_set_revision": activation.rule_set_revision,
@@ -88,6 +95,8 @@ def active_model(domain: DomainOption = domains.DEFAULT, as_json: JsonOption = F
             f"by {shown['activated_by']}: {shown['reason']}",
             markup=False,
         )
+        if shown["generative_version"]:
+            console.print(f"asked again below the threshold: {shown['generative_version']}", markup=False)
         console.print(f"served by {shown['propagated']} services", markup=False)
         for replica in shown["replicas"]:
             serves = f"{replica['version'] or 'no model'}, epoch {replica['epoch']}"

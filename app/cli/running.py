@@ -94,7 +94,7 @@ def _serve(given: Settings, listener: socket.socket, *, as_worker: Told | None =
     if as_worker is None:
         server = Server(create_app(given), given)
     else:
-        app = create_app(given, figures=as_worker.figures)
+        app = create_app(given, figures=as_worker.figures, generative=as_worker.generative)
         server = Server(app, given, on_started=as_worker.accept, shares=as_worker.shares)
     # The server stops in order at a signal, and then raises it again for whoever was there before.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,6 +15,7 @@ from typing import Final
 
 from app.api.accepting import Shares
 from app.errors import SetupError
+from app.generative import keeper_of
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ LISTENER: Final = "INTENTLOOP_WORKER_LISTENER"
 READY: Final = "INTENTLOOP_WORKER_READY"
 FIGURES: Final = "INTENTLOOP_WORKER_FIGURES"
 PLACE: Final = "INTENTLOOP_WORKER_PLACE"
+GENERATIVE: Final = "INTENTLOOP_WORKER_GENERATIVE"
 SHARES: Final = "connections"
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -65,6 +67,8 @@ class Workers:
         self._workers: list[Worker] = []
         self._figures = tempfile.TemporaryDirectory(prefix="intentloop-workers-")
         Shares.make(Path(self._figures.name) / SHARES, settings.workers)
+        # One for all workers, who find it by its folder.
+        self._keeper = keeper_of(settings) if settings.generative else None
         self._stopping = False
         self._replacing = False
         self._begun = False
@@ -81,6 +85,8 @@ class Workers:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._replace)
+        if self._keeper is not None:
+            self._keeper.start()
         try:
             self._workers = [self._start(place) for place in range(self._settings.workers)]
             while not self._stopping:
@@ -116,6 +122,7 @@ class Workers:
                 PLACE: str(place),
                 "INTENTLOOP_WORKERS": str(self._settings.workers),
                 "INTENTLOOP_HOST": self._settings.host,
+                **({GENERATIVE: str(self._keeper.folder)} if self._keeper is not None else {}),
             },
             start_new_session=True,
         )
@@ -165,6 +172,8 @@ class Workers:
             worker.process.terminate()
         for worker in self._workers:
             self._wait(worker)
+        if self._keeper is not None:
+            self._keeper.stop()
         self._figures.cleanup()
 
     def _wait(self, worker: Worker) -> None:
@@ -192,6 +201,7 @@ class Told:
     ready: int
     figures: Path
     place: int
+    generative: Path | None
 
     @property
     def shares(self) -> Shares:
@@ -209,4 +219,5 @@ def told() -> Told | None:
     if LISTENER not in os.environ:
         return None
     listener = socket.socket(fileno=int(os.environ[LISTENER]))
-    return Told(listener, int(os.environ[READY]), Path(os.environ[FIGURES]), int(os.environ[PLACE]))
+    generative = Path(os.environ[GENERATIVE]) if GENERATIVE in os.environ else None
+    return Told(listener, int(os.environ[READY]), Path(os.environ[FIGURES]), int(os.environ[PLACE]), generative)

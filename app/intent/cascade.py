@@ -22,7 +22,12 @@ LOGGED_RULES: Final = 50
 
 
 class TierUnavailable(Exception):
-    """The tier cannot judge now: it is not loaded, out of reach or overloaded."""
+    """The tier cannot judge now: it is not loaded, out of reach or overloaded.
+
+    A subclass may name its `reason`, a word of our own that is kept with the verdict.
+    """
+
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,26 @@ def decide_many(texts: Sequence[MaskedText], tiers: Sequence[Tier], threshold: f
     abstains on all of them. `threshold`: the τ of the activation, in [0, 1].
     """
     verdicts: list[list[Verdict]] = [[] for _ in texts]
+    _ask(texts, verdicts, tiers, threshold)
+    return [Decision(tuple(given), threshold) for given in verdicts]
+
+
+def decide_further(
+    texts: Sequence[MaskedText], decisions: Sequence[Decision], tiers: Sequence[Tier], threshold: float
+) -> list[Decision]:
+    """What these decisions come to when further tiers are asked, too: those that came too late, or take their time.
+
+    A decision that stands is not asked about.
+    """
+    verdicts = [list(decision.verdicts) for decision in decisions]
+    _ask(texts, verdicts, tiers, threshold)
+    return [Decision(tuple(given), threshold) for given in verdicts]
+
+
+def _ask(
+    texts: Sequence[MaskedText], verdicts: Sequence[list[Verdict]], tiers: Sequence[Tier], threshold: float
+) -> None:
+    """Add the verdict of each tier where it is asked."""
     for tier in tiers:
         waiting = [i for i, given in enumerate(verdicts) if _is_asked(tier, given, threshold)]
         if not waiting:
@@ -194,7 +219,6 @@ def decide_many(texts: Sequence[MaskedText], tiers: Sequence[Tier], threshold: f
         judged = _judge(tier, [texts[i] for i in waiting], [tuple(verdicts[i]) for i in waiting])
         for i, verdict in zip(waiting, judged, strict=True):
             verdicts[i].append(verdict)
-    return [Decision(tuple(given), threshold) for given in verdicts]
 
 
 def _is_asked(tier: Tier, given: Sequence[Verdict], threshold: float) -> bool:
@@ -209,7 +233,8 @@ def _judge(tier: Tier, texts: Sequence[MaskedText], earlier: Sequence[Sequence[V
     # A tier may be a model, a process or another company: whatever breaks in it, the next one must still be
     # asked. The message of an error may quote the question, so only its type is kept.
     except Exception as error:
-        reason = type(error).__name__
+        named = error.reason if isinstance(error, TierUnavailable) else None
+        reason = named or type(error).__name__
         logger.warning("tier %s abstained on %d texts: %s", tier.name, len(texts), reason)
         return [Verdict(tier.name, None, reason=reason)] * len(texts)
     return judged

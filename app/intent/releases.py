@@ -36,3 +36,6 @@ class Release:
     rule_set_revision: int | None = None
     rules: tuple[Rule, ...] = ()
     fusion: Mapping[str, Any] | None = None
+    # What is asked below the threshold, where the installation has the generative tier switched on.
+    generative_version: str | None = None
+    generative_digest: str | None = None

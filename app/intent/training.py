@@ -1,8 +1,11 @@
-"""Say when a batch is due, when a failed one is tried again, and which version a rollback goes to."""
+"""Say when a batch is due, when a failed one is tried again, and what a rollback goes to."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Target = TypeVar("Target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +60,18 @@ def retry_delay(consecutive_failures: int, delays_seconds: Sequence[float] = (60
     return float(delays_seconds[consecutive_failures - 1])
 
 
-def rollback_target(history: Iterable[tuple[int, int, str]]) -> int | None:
-    """The version to go back to, or None where no other was active before.
+def rollback_target(history: Iterable[tuple[int, Target, str]]) -> Target | None:
+    """What to go back to, or None where nothing else was active before.
 
-    `history`: (epoch, version id, kind) of each activation of a domain, in any order; kind is `activate` or
-    `rollback`. Activating puts a version on a stack and a rollback takes one off, so each further rollback
-    goes one further back. Activating the version that is active already adds nothing to go back to.
+    `history`: (epoch, what was active since then, kind) of each activation of a domain, in any order; kind is
+    `activate` or `rollback`. Activating puts it on a stack and a rollback takes one off, so each further rollback
+    goes one further back. Activating what is active already adds nothing to go back to.
     """
-    stack: list[int] = []
-    for _, version_id, kind in sorted(history):
+    stack: list[Target] = []
+    for _, active, kind in sorted(history, key=lambda entry: entry[0]):
         if kind == "rollback":
             if stack:
                 stack.pop()
-        elif not stack or stack[-1] != version_id:
-            stack.append(version_id)
+        elif not stack or stack[-1] != active:
+            stack.append(active)
     return stack[-2] if len(stack) > 1 else None

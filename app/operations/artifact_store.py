@@ -83,9 +83,10 @@ def retire_old_versions(work: UnitOfWork, store: ArtifactStore, *, keep: int) ->
 def _retire(session: Session, domain_name: str, keep: int) -> list[tuple[str, str]]:
     # Locked, so that nobody activates one at this moment.
     domain_id = domains.locked(session, domain_name).id
-    served = select(ModelActivation.version_id).where(
-        ModelActivation.domain_id == domain_id, ModelActivation.version_id.is_not(None)
-    )
+    served = [
+        select(chosen).where(ModelActivation.domain_id == domain_id, chosen.is_not(None))
+        for chosen in (ModelActivation.version_id, ModelActivation.generative_version_id)
+    ]
     newest = session.scalars(
         select(ModelVersion.id).where(ModelVersion.domain_id == domain_id).order_by(ModelVersion.id.desc()).limit(keep)
     ).all()
@@ -95,7 +96,7 @@ def _retire(session: Session, domain_name: str, keep: int) -> list[tuple[str, st
         .where(
             ModelVersion.domain_id == domain_id,
             ModelVersion.id.not_in(newest),
-            ModelVersion.id.not_in(served),
+            *(ModelVersion.id.not_in(chosen) for chosen in served),
             ModelVersion.is_active.is_(None),
             ModelVersion.status != "failed",
             ModelVersion.created_at < line,

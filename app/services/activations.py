@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 from sqlalchemy import CursorResult, select, update
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.notices import FLIPS, announce
 from app.db.tables import Domain, KeywordRule, ModelActivation, ModelVersion, now
 from app.errors import NotFound, NothingToRollBack, StaleEpoch, VersionUnusable
+from app.intent.recipes import GENERATIVE
 from app.intent.training import rollback_target
 from app.services import domains
 
@@ -34,6 +36,8 @@ def activate(
 ) -> ModelActivation:
     """Make a version the one that serves, with what it served with last; the active one stays as it is.
 
+    A version of a generative recipe becomes the one that is asked again, beside the active one.
+
     Raises:
         NotFound: no such version.
         VersionUnusable: it failed to load, or the gate refused it and `force` is not set.
@@ -52,21 +56,37 @@ def activate(
     if version.status == "refused" and not force:
         raise VersionUnusable(f"the gate refused version {version_name}: {version.reason} force=true overrides it")
     _refuse_stale(domain, seen_epoch)
-    if domain.active_version_id == version.id:
+    if version.id in (domain.active_version_id, domain.generative_version_id):
         return current(session, domain)
+    if version.recipe in GENERATIVE:
+        return ask_again_with(session, domain, version, by=by, reason=reason)
     pairing = last_pairing(session, version)
     # Rules may have come and gone since: the clock proves today's with this version.
     domain.rules_due = pairing.rule_set_revision is not None or _has_active_rules(session, domain.id)
     return flip(session, domain, version, pairing, by=by, reason=reason)
 
 
+def ask_again_with(session: Session, domain: Domain, version: ModelVersion, *, by: str, reason: str) -> ModelActivation:
+    """Make a generative version the one that is asked about what stays below the threshold; all else stays.
+
+    Raises:
+        StaleEpoch: another flip was faster.
+    """
+    active = session.get(ModelVersion, domain.active_version_id) if domain.active_version_id else None
+    pairing = pairing_of(current(session, domain)) if domain.epoch else Pairing(version.threshold)
+    _mark_chosen(version)
+    return flip(session, domain, active, pairing, by=by, reason=reason, generative_version_id=version.id)
+
+
 def rollback(
     session: Session, domain_name: str, *, by: str, reason: str, seen_epoch: int | None = None
 ) -> ModelActivation:
-    """Go back to the version before the current one in the history of activations, one more with each call.
+    """Go back to what was active before in the history of activations, one more with each call.
 
-    It serves as it did last, with the rules, the fusion and the threshold of then: its answers are the same to the bit.
-    What is left is never activated by itself again, and versions that could not be loaded are passed over.
+    The version serves as it did last, with the rules, the fusion and the threshold of then, and the generative version
+    that was asked beside it: its answers are the same to the bit. Where only the generative version was changed last,
+    only that one goes back. What is left is never activated by itself again, and versions that could not be loaded are
+    passed over.
 
     Raises:
         DomainNotFound.
@@ -75,16 +95,28 @@ def rollback(
     """
     domain = domains.locked(session, domain_name)
     _refuse_stale(domain, seen_epoch)
-    target = _version_before(session, domain)
-    if target is None:
+    found = _before(session, domain)
+    if found is None:
         raise NothingToRollBack(f"no version of domain {domain_name!r} was active before the current one")
-    left = session.get(ModelVersion, domain.active_version_id)
-    if left is not None and left.status != "failed":
-        left.status = "rolled_back"
-        left.reason = f"rolled back by {by}: {reason}"
-    # Until a person changes a rule again: proving today's rules at once would undo what was just gone back to.
-    domain.rules_due = False
-    return flip(session, domain, target, last_pairing(session, target), by=by, reason=reason, kind="rollback")
+    target, generative_id = found
+    for left_id in {domain.active_version_id, domain.generative_version_id} - {target.id, generative_id, None}:
+        left = session.get(ModelVersion, left_id)
+        if left is not None and left.status != "failed":
+            left.status = "rolled_back"
+            left.reason = f"rolled back by {by}: {reason}"
+    if target.id != domain.active_version_id:
+        # Until a person changes a rule again: proving today's rules at once would undo what was just gone back to.
+        domain.rules_due = False
+    return flip(
+        session,
+        domain,
+        target,
+        last_pairing(session, target),
+        by=by,
+        reason=reason,
+        kind="rollback",
+        generative_version_id=generative_id,
+    )
 
 
 def flip(
@@ -96,19 +128,22 @@ def flip(
     by: str,
     reason: str,
     kind: str = "activate",
+    generative_version_id: int | EllipsisType | None = ...,
 ) -> ModelActivation:
     """Point the domain at a version: compare-and-set on the epoch, then the flags, then one append-only row.
 
     Without a version the domain's rules answer alone. `kind` is `activate`, `rules` (the version stays) or `rollback`.
+    `generative_version_id`: the version that is asked again; without one the domain keeps its own.
 
     Raises:
         StaleEpoch: another flip was faster.
     """
     seen = domain.epoch
+    generative_id = domain.generative_version_id if generative_version_id is ... else generative_version_id
     result = session.execute(
         update(Domain)
         .where(Domain.id == domain.id, Domain.epoch == seen)
-        .values(active_version_id=version.id if version else None, epoch=seen + 1),
+        .values(active_version_id=version.id if version else None, generative_version_id=generative_id, epoch=seen + 1),
         execution_options={"synchronize_session": False},
     )
     assert isinstance(result, CursorResult)
@@ -122,6 +157,7 @@ def flip(
         epoch=domain.epoch,
         kind=kind,
         version_id=version.id if version else None,
+        generative_version_id=generative_id,
         threshold=pairing.threshold,
         rule_set_revision=pairing.rule_set_revision,
         fusion=dict(pairing.fusion) if pairing.fusion is not None else None,
@@ -161,6 +197,10 @@ def _hand_over(session: Session, domain: Domain, version: ModelVersion | None) -
     if version is None:
         return
     version.is_active = True
+    _mark_chosen(version)
+
+
+def _mark_chosen(version: ModelVersion) -> None:
     version.activated_at = now()
     if version.status == "rolled_back":
         # A person chose it again: only the loop by itself must not.
@@ -204,22 +244,28 @@ def _refuse_stale(domain: Domain, seen_epoch: int | None) -> None:
         raise StaleEpoch(f"epoch {seen_epoch} was seen, {domain.epoch} stands now", epoch=domain.epoch)
 
 
-def _version_before(session: Session, domain: Domain) -> ModelVersion | None:
+def _before(session: Session, domain: Domain) -> tuple[ModelVersion, int | None] | None:
+    """The version that was active before, and the id of the generative one beside it."""
+    columns = (
+        ModelActivation.epoch,
+        ModelActivation.version_id,
+        ModelActivation.generative_version_id,
+        ModelActivation.kind,
+    )
     history = [
-        (epoch, version_id, kind)
-        for epoch, version_id, kind in session.execute(
-            select(ModelActivation.epoch, ModelActivation.version_id, ModelActivation.kind).where(
-                ModelActivation.domain_id == domain.id
-            )
+        (epoch, (version_id, generative_id), kind)
+        for epoch, version_id, generative_id, kind in session.execute(
+            select(*columns).where(ModelActivation.domain_id == domain.id, ModelActivation.version_id.is_not(None))
         )
-        if version_id is not None
     ]
-    epoch = domain.epoch
-    while (target_id := rollback_target(history)) is not None:
-        target = session.get(ModelVersion, target_id)
-        if target is not None and target.status != "failed" and target.id != domain.active_version_id:
-            return target
+    epoch, standing = domain.epoch, (domain.active_version_id, domain.generative_version_id)
+    while (found := rollback_target(history)) is not None:
+        target = session.get(ModelVersion, found[0])
+        generative = session.get(ModelVersion, found[1]) if found[1] is not None else None
+        generative_id = generative.id if generative is not None and generative.status != "failed" else None
+        if target is not None and target.status != "failed" and (target.id, generative_id) != standing:
+            return target, generative_id
         # As if it had been gone back to and left again; the active one stands below one that was passed over before.
         epoch += 1
-        history.append((epoch, target_id, "rollback"))
+        history.append((epoch, found, "rollback"))
     return None

@@ -107,9 +107,11 @@ def note_flip(session: Session, actor: Actor, action: str, activation: ModelActi
 
 def _served(session: Session, activation: ModelActivation) -> dict[str, Any]:
     version = session.get(ModelVersion, activation.version_id) if activation.version_id else None
+    generative = session.get(ModelVersion, activation.generative_version_id or 0)
     return {
         "epoch": activation.epoch,
         "version": version.version if version else None,
+        "generative_version": generative.version if generative else None,
         "rule_set_revision": activation.rule_set_revision,
         "threshold": activation.threshold,
     }

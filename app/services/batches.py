@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.db.session import database_time
 from app.db.tables import BatchItem, Domain, ModelVersion, Text, TrainingBatch
 from app.errors import BatchState, ClaimLost, NoTexts, NotFound, NothingNew
+from app.intent.recipes import GENERATIVE
 from app.intent.training import Due, due, retry_delay
 from app.services import domains, members, taxonomy, trainable
 from app.services.frozen_batches import freeze
@@ -74,10 +75,15 @@ def open_batch(
         NoBaseModel: the recipe starts from one, and the domain names none.
     """
     domain = domains.locked(session, domain_name)
-    domains.require_base(domain, recipe or domain.recipe)
+    recipe = recipe or domain.recipe
+    if not (config or {}).get("base_model"):
+        domains.require_base(domain, recipe)
     labels = {label.id: label.path for label in taxonomy.active(session, domain.id)}
     new = members.of_role(session, domain, labels, "new")
     replay = members.of_role(session, domain, labels, "replay")
+    if recipe in GENERATIVE and domain.recipe not in GENERATIVE:
+        # Beside the domain's own recipe, which must still find these labels new.
+        new, replay, retrain = [], [*replay, *(member | {"role": "replay"} for member in new)], True
     if not new and not replay and not domain.keep_text:
         raise NoTexts(f"domain {domain.name!r} keeps no text: there is nothing to train on but imports")
     if not new and not (retrain and replay):
@@ -90,7 +96,7 @@ def open_batch(
         domain,
         frozen,
         opened_by=opened_by,
-        recipe=recipe or domain.recipe,
+        recipe=recipe,
         config=config,
         description=description,
     )

@@ -171,6 +171,7 @@ def release(session: Session, domain_id: int) -> Release:
         .outerjoin(ModelVersion, ModelActivation.version_id == ModelVersion.id)
         .where(ModelActivation.domain_id == domain_id, ModelActivation.epoch == domain.epoch)
     ).one()
+    generative = session.get(ModelVersion, activation.generative_version_id or 0)
     return Release(
         state,
         version.id if version else None,
@@ -181,6 +182,8 @@ def release(session: Session, domain_id: int) -> Release:
         activation.rule_set_revision,
         tuple(_rules(session, domain_id, activation.rule_set_revision)),
         activation.fusion,
+        generative.version if generative else None,
+        generative.artifact_digest if generative else None,
     )
 
 

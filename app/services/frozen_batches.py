@@ -8,7 +8,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from app.db.tables import BatchItem, Domain, ModelVersion, TrainingBatch
-from app.intent.recipes import IMPORTED
+from app.intent.recipes import GENERATIVE, IMPORTED
 from app.services import domains, members, taxonomy
 
 
@@ -24,7 +24,8 @@ def freeze(
 ) -> TrainingBatch:
     """A batch of these members, whose domain is locked."""
     domain.batch_seq += 1
-    parent = session.get(ModelVersion, domain.active_version_id) if domain.active_version_id else None
+    parent_id = domain.generative_version_id if recipe in GENERATIVE else domain.active_version_id
+    parent = session.get(ModelVersion, parent_id) if parent_id else None
     roles = Counter(member["role"] for member in frozen)
     batch = TrainingBatch(
         domain_id=domain.id,

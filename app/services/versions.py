@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, ModelActivation, ModelVersion
 from app.errors import NotFound
+from app.intent.recipes import GENERATIVE
 from app.services import activations, batches, domains, rule_sets
 
 
@@ -58,7 +59,9 @@ def register(session: Session, claimed: batches.Claimed, proof: Proof) -> ModelV
     flips = proof.passed and domain.gate == "auto"
     outcome = "activated" if flips else "passed" if proof.passed else "refused"
     batches.complete(session, claimed.batch.id, claimed.token, outcome=outcome, version=version)
-    if flips:
+    if flips and version.recipe in GENERATIVE:
+        activations.ask_again_with(session, domain, version, by="clock", reason="passed the gate")
+    elif flips:
         pairing = rule_sets.of_today(session, domain, proof.pairing)
         activations.flip(session, domain, version, pairing, by="clock", reason="passed the gate")
     return version
@@ -97,6 +100,23 @@ def activated(session: Session, domain_id: int) -> Sequence[ModelVersion]:
             ModelVersion.id.in_(select(ModelActivation.version_id).where(ModelActivation.domain_id == domain_id)),
             ModelVersion.status != "failed",
         )
+        .order_by(ModelVersion.id)
+    ).all()
+
+
+def generative(session: Session, domain: Domain) -> ModelVersion | None:
+    """What the domain asks about what stays below the threshold."""
+    return session.get(ModelVersion, domain.generative_version_id) if domain.generative_version_id else None
+
+
+def asked_again(session: Session, domain_id: int) -> Sequence[ModelVersion]:
+    """As `activated`, of the versions that were asked about what stayed below the threshold."""
+    chosen = select(ModelActivation.generative_version_id).where(
+        ModelActivation.domain_id == domain_id, ModelActivation.generative_version_id.is_not(None)
+    )
+    return session.scalars(
+        select(ModelVersion)
+        .where(ModelVersion.id.in_(chosen), ModelVersion.status != "failed")
         .order_by(ModelVersion.id)
     ).all()
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from app.errors import DomainNotFound, TextRefused, Unavailable
+from app.errors import DomainNotFound, NoGenerativeAnswer, TextRefused, Unavailable
 from app.intent.cascade import Decision, decide_many
 from app.intent.masking import mask
 from app.intent.questions import AskedQuestion, new_question_id
 from app.intent.text import MaskedText, TextEmpty, TextTooLong, clean, text_hash
 from app.serving.batching import GreedyBatcher
+from app.serving.generative import Recheck
 from app.serving.runtime import Loaded, Runtime
 
 Logged = TypeVar("Logged")
@@ -103,13 +104,19 @@ class Classifier(Generic[Logged]):
         *,
         capacity: int,
         refresh: Callable[[], None],
+        recheck: Recheck | None = None,
     ) -> None:
-        """`refresh` looks at once for domains that were made a moment ago."""
+        """
+        Args:
+            refresh: looks at once for domains that were made a moment ago.
+            recheck: asks the generative tier, where it is switched on.
+        """
         self._runtime = runtime
         self._refresh = refresh
         self._log = log
         self._secret = secret
         self._capacity = capacity
+        self._recheck = recheck
         # One thread for each domain, and so for each loaded model: a slow one does not stop a fast one.
         self._inference: dict[int, Inference] = {}
         self._in_flight = 0
@@ -132,6 +139,33 @@ class Classifier(Generic[Logged]):
         self._in_flight += 1
         try:
             return await self._classify(asked, gone)
+        finally:
+            self._in_flight -= 1
+
+    async def refine(self, asked: Asked) -> Logged | BaseException:
+        """The logged answer of the generative tier, asked alone about all labels; or the log's error.
+
+        Raises:
+            DomainNotFound, TextRefused.
+            NoGenerativeAnswer: the tier is switched off, or gave no answer; nothing is logged.
+            Unavailable: the service is shutting down.
+        """
+        if self._closing:
+            raise Unavailable("the service is shutting down")
+        if self._recheck is None:
+            raise NoGenerativeAnswer("the generative tier is switched off (INTENTLOOP_GENERATIVE)")
+        self._in_flight += 1
+        try:
+            start = time.perf_counter()
+            await self.require(asked.domain)
+            loaded = self._runtime.find(asked.domain)
+            if loaded is None:
+                raise DomainNotFound("there is no domain of this name")
+            text = cleaned(asked.text)
+            decision = await self._recheck.alone(loaded, text)
+            row = self._row(asked, text, loaded, decision, start)
+            [logged] = await self._log.submit([row])
+            return logged
         finally:
             self._in_flight -= 1
 
@@ -158,6 +192,8 @@ class Classifier(Generic[Logged]):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
         for batcher in self._inference.values():
             await asyncio.to_thread(batcher.close)
+        if self._recheck is not None:
+            await asyncio.to_thread(self._recheck.close)
 
     async def _classify(self, asked: Sequence[Asked], gone: Callable[[], bool] | None) -> list[Logged | BaseException]:
         start = time.perf_counter()
@@ -183,6 +219,8 @@ class Classifier(Generic[Logged]):
         for domain_id, group in ready.items():
             items = [(loaded, text) for _, loaded, text in group]
             decisions = await self._batcher(domain_id).submit(items, gone=gone)
+            if self._recheck is not None:
+                decisions = await self._asked_again(self._recheck, group, decisions, gone)
             for (position, loaded, text), decision in zip(group, decisions, strict=True):
                 if isinstance(decision, BaseException):
                     results[position] = decision
@@ -193,6 +231,24 @@ class Classifier(Generic[Logged]):
             for position, logged in zip(logged_positions, await self._log.submit(rows), strict=True):
                 results[position] = logged
         return results  # type: ignore[return-value]  # every place is filled by now
+
+    async def _asked_again(
+        self,
+        recheck: Recheck,
+        group: Sequence[tuple[int, Loaded, MaskedText]],
+        decisions: Sequence[Decision | BaseException],
+        gone: Callable[[], bool] | None,
+    ) -> list[Decision | BaseException]:
+        """The decisions, with the generative tier's verdicts on those that do not stand; all of them at once."""
+        further: list[Decision | BaseException] = list(decisions)
+        unsure = {
+            place: recheck.further(group[place][1], group[place][2], decision, gone=gone)
+            for place, decision in enumerate(decisions)
+            if isinstance(decision, Decision) and decision.trigger_check
+        }
+        for place, decision in zip(unsure, await asyncio.gather(*unsure.values()), strict=True):
+            further[place] = decision
+        return further
 
     def _batcher(self, domain_id: int) -> Inference:
         key = domain_id % MOST_THREADS
@@ -228,9 +284,15 @@ class Classifier(Generic[Logged]):
             verdicts=decision.as_log(),
             route_used=list(decision.route_used),
             trigger_check=decision.trigger_check,
-            model_version=loaded.release.version,
+            model_version=_model_version(loaded, decision),
             latency_ms=round((time.perf_counter() - start) * 1000, 3),
         )
+
+
+def _model_version(loaded: Loaded, decision: Decision) -> str | None:
+    """The version that serves; where the generative tier alone was asked, its own."""
+    alone = decision.route_used == ("generative",)
+    return loaded.release.generative_version if alone else loaded.release.version
 
 
 def _clean_each(asked: Sequence[Asked]) -> list[MaskedText | TextRefused]:

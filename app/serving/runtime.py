@@ -71,9 +71,21 @@ class Runtime:
 
     @property
     def kept_digests(self) -> frozenset[str]:
-        """The artifacts that are in memory: those that serve, and those that one may go back to."""
+        """The artifacts that are in memory: those that serve, and those that one may go back to.
+
+        And those that the generative process, which reads them from their folder, may have in its own.
+        """
+        named = [loaded.release.generative_digest for loaded in self._loaded.values()]
         with self._switching:
-            return frozenset(self._scorers)
+            return frozenset(self._scorers) | {digest for digest in named if digest is not None}
+
+    def fetch(self, digest: str) -> Path:
+        """The folder of this machine in which an artifact lies.
+
+        Raises:
+            ArtifactCorrupt, ArtifactUnavailable: there is none.
+        """
+        return self._fetch(digest)
 
     def has(self, release: Release) -> bool:
         """Whether model and rules of a release are in memory, so that a swap to it is a matter of microseconds."""

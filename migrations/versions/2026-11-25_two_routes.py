@@ -22,9 +22,12 @@ def upgrade() -> None:
         domains.create_check_constraint(
             op.f("ck_intent_domains_threshold_policy"), "threshold_policy IN ('sweep', 'risk')"
         )
+    op.add_column("intent_model_activations", sa.Column("generative_version_id", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("intent_model_activations") as activations:
+        activations.drop_column("generative_version_id")
     with op.batch_alter_table("intent_domains") as domains:
         domains.drop_constraint(op.f("ck_intent_domains_threshold_policy"), type_="check")
         domains.drop_column("generative_version_id")

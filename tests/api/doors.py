@@ -59,6 +59,7 @@ OPERATIONS = operations()
 BODIES: Mapping[str, Any] = {
     "POST /classify": lambda ids: {"text": "手机开不了机", "domain": ids["domain"]},
     "POST /classify/batch": lambda ids: {"texts": ["手机开不了机"], "domain": ids["domain"]},
+    "POST /refine": lambda ids: {"text": "手机开不了机", "domain": ids["domain"]},
     f"POST {LOOP}/questions": lambda ids: {"question": "屏幕碎了", "domain": ids["domain"]},
     f"POST {LOOP}/questions/{{question_id}}/label": lambda ids: {
         "correct_intent": [ids.get("label", "没有")],

@@ -150,7 +150,7 @@ def test_activate_and_roll_back_flip_what_answers(service_with_model: Service, a
     assert TIME.fullmatch(flip.pop("created_at"))
     assert flip == {
         "domain": "default", "version": "default-v2", "epoch": 2, "kind": "activate", "threshold": 0.1,
-        "rule_set_revision": None, "activated_by": "ana", "reason": "better",
+        "generative_version": None, "rule_set_revision": None, "activated_by": "ana", "reason": "better",
     }  # fmt: skip
     wait_for(lambda: service.classify("退货")["model_version"] == "default-v2", 1.0)
 

@@ -33,6 +33,8 @@ def test_ready_without_a_model_names_the_domains(service: Service) -> None:
         "degraded_since": None,
         "spooled_rows": 0,
         "spooled_bytes": 0,
+        "generative": "off",
+        "generative_reason": None,
         "domains": [{"domain": "default", "version": None, "epoch": 0, "error": None}],
     }
 

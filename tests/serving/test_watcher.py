@@ -202,7 +202,7 @@ def test_artifact_that_breaks_the_loader_in_an_unknown_way_is_a_failed_load(
     """A bug of ours in a loader must look like any broken artifact: one report, no storm, the other domains served."""
     from app.scorers import LOADERS
 
-    def broken(_: Path, __: int) -> object:
+    def broken(_: Path, __: int, ___: Path | None) -> object:
         raise IndexError("list index out of range")
 
     monkeypatch.setitem(LOADERS, "ngram", broken)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.tables.base import Base, Created, table_options
@@ -46,7 +46,7 @@ class ModelVersion(Created, Base):
 
 
 class ModelActivation(Created, Base):
-    """One flip of a domain: a version, a rule set, and the fusion and threshold fitted for the pair.
+    """One flip of a domain: a version, a rule set, the fusion and threshold fitted for the pair, a generative version.
 
     Append-only; a change of rules is a flip too, and a rollback is one more row, with what it restores.
     """
@@ -64,6 +64,8 @@ class ModelActivation(Created, Base):
     kind: Mapped[str] = mapped_column(String(16), default="activate")
     # Null while only rules answer.
     version_id: Mapped[int | None] = mapped_column(ForeignKey("intent_model_versions.id"), index=True, type_=Id)
+    # Which version of the generative tier is asked about what stays below the threshold; null while there is none.
+    generative_version_id: Mapped[int | None] = mapped_column(BigInteger)
     threshold: Mapped[float]
     # Null while the domain serves no rules: the frozen rule set and the weights fitted for this pair.
     rule_set_revision: Mapped[int | None]

@@ -1,0 +1,222 @@
+"""The `encoder` recipe: fine-tune a pretrained encoder with a linear head, going on from the version that serves.
+
+The first version starts from the domain's base model and is trained on every text. A later one continues from its
+parent: new texts, some old ones replayed beside them, the lowest layers kept as they are. Without anything new it is
+trained anew from the base.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.artifacts.base_models import BaseModel, BaseModelUnusable, describe
+from app.intent.arrays import IntArray
+from app.scorers.onnx import EncoderSettings
+from trainer.activation_cache import ActivationCache
+from trainer.backbone import Backbone, load_backbone
+from trainer.embedding import Embedder, multiplies_in_bf16
+from trainer.encoder_config import EncoderConfig
+from trainer.encoder_folder import Start, read_parent, write_for_next_step
+from trainer.frozen_layers import Tokens, TooFewLayers, frozen_count
+from trainer.incremental_step import Examples, Outcome, Previous, train_first, train_step
+from trainer.linear_head import LinearHead
+from trainer.logistic import fit_temperature
+from trainer.material import Material, material_of
+from trainer.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
+from trainer.onnx_export import export_graph
+from trainer.served_encoder import ServedEncoder
+from trainer.spec import Progress, Spec, SpecInvalid
+
+# Memory, not sums, bounds how many threads help: and the service runs on the same cores.
+MOST_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """A trained encoder: the one that is served, and the texts that judge it.
+
+    Args:
+        held: rows of the material that `judge` was not trained on.
+        judge: what answers for the held-out texts: the served encoder, or its twin that had not seen them.
+        right: for each text of the material whether a version of this step had it right: 1, 0, or -1.
+    """
+
+    backbone: Backbone
+    head: LinearHead
+    held: IntArray
+    judge: ServedEncoder
+    judge_head: LinearHead
+    right: IntArray
+    facts: Mapping[str, Any]
+    base: Mapping[str, Any]
+
+
+def train_encoder(spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> str:
+    """Train on the spec's examples, write the artifact into the empty folder `out`, and return its digest.
+
+    Raises:
+        SpecInvalid: fewer than two labels have two texts, the base or the parent cannot be used, or training diverged.
+    """
+    prepare_torch()
+    parent = _parent(spec)
+    return train_from(parent, spec, config, out, report)
+
+
+def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> str:
+    """As `train_encoder`, from a given start; None is the spec's base."""
+    material = material_of(spec)
+    try:
+        new = _new_rows(material, start) if start is not None else np.empty(0, dtype=np.int64)
+        if start is None or not len(new):
+            trained = _first(spec, config, material, report)
+        else:
+            trained = _step(spec, config, material, start, new, report)
+    except TooFewLayers as error:
+        raise SpecInvalid(f"the config cannot be used: {error}") from error
+    except FloatingPointError as error:
+        raise SpecInvalid(f"training came apart: {error}") from error
+    report(0.9, "writing the artifact")
+    return _write(spec, config, out, material, trained)
+
+
+def prepare_torch() -> None:
+    """The same sums in the same order, every time on this machine."""
+    # Read by CUDA when it starts; without it, its matrix products differ from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+    torch.use_deterministic_algorithms(True)
+
+
+def _first(spec: Spec, config: EncoderConfig, material: Material, report: Progress) -> _Trained:
+    base = _base(spec)
+    told = {"base": {"name": base.name, "digest": base.digest, "kind": base.kind}}
+    backbone = load_backbone(base.folder, max_length=config.max_length)
+    examples = _examples(backbone, material)
+    n_labels = len(material.label_ids)
+
+    def fit(begin: float, end: float, config: EncoderConfig, held: IntArray | None) -> tuple[Backbone, Outcome]:
+        fresh = load_backbone(base.folder, max_length=config.max_length) if held is not None else backbone
+        embedder = _embedder(fresh, config, config.first_freeze_layers)
+        outcome = train_first(
+            embedder, examples, n_labels, config, seed=spec.seed, held=held, report=_between(begin, end, report)
+        )
+        return fresh, outcome
+
+    end = 0.45 if config.first_refit else 0.9
+    judge, outcome = fit(0.0, end, config, None)
+    right = np.full(len(examples), -1, dtype=np.int64)
+    served = served_encoder(judge, told)
+    if not config.first_refit or not len(outcome.held_new):
+        return _Trained(judge, outcome.head, outcome.held_new, served, outcome.head, right, outcome.facts, told)
+    # Once more with the held-out texts, for as long as was best without them; these still judge, through the twin.
+    again = replace(config, first_epochs=outcome.tuned.best_epoch)
+    backbone, whole = fit(end, 0.9, again, np.empty(0, dtype=np.int64))
+    facts = {**outcome.facts, "refitted": True}
+    return _Trained(backbone, whole.head, outcome.held_new, served, outcome.head, right, facts, told)
+
+
+def _step(
+    spec: Spec, config: EncoderConfig, material: Material, start: Start, new: IntArray, report: Progress
+) -> _Trained:
+    backbone = start.backbone(config.max_length)
+    embedder = _embedder(backbone, config, config.freeze_layers)
+    examples = _examples(backbone, material)
+    old = np.setdiff1d(np.arange(len(examples)), new)
+    text_ids = [example.text_id for example in material.examples]
+    columns = {label_id: column for column, label_id in enumerate(start.label_ids)}
+    previous = Previous(
+        start.head,
+        [columns.get(label_id) for label_id in material.label_ids],
+        np.array([int(start.was_right.get(text_ids[row], -1)) for row in old], dtype=np.int64),
+        np.array([text_ids[row] in start.held_out for row in old], dtype=bool),
+    )
+    kept = ActivationCache(spec.cache, examples.tokens) if spec.cache is not None else None
+    outcome = train_step(
+        embedder,
+        examples.taken(new),
+        examples.taken(old),
+        previous,
+        config,
+        seed=spec.seed,
+        kept=kept,
+        report=_between(0.0, 0.9, report),
+    )
+    if kept is not None:
+        kept.save()
+    right = np.array([int(start.was_right.get(text_id, -1)) for text_id in text_ids], dtype=np.int64)
+    right[old] = np.where(outcome.right >= 0, outcome.right, right[old])
+    held = np.sort(np.concatenate([new[outcome.held_new], old[outcome.held_old]]))
+    told = {"base": dict(start.base)}
+    facts = {**outcome.facts, "new": len(new) - len(outcome.held_new), "replayed": len(outcome.replayed)}
+    served = served_encoder(backbone, told)
+    return _Trained(backbone, outcome.head, held, served, outcome.head, right, facts, told)
+
+
+def served_encoder(backbone: Backbone, facts: Mapping[str, Any]) -> ServedEncoder:
+    """The backbone in the form that is served."""
+    graph = export_graph(backbone)
+    settings = EncoderSettings(backbone.max_length, backbone.dimension, alone=False, precision="fp32")
+    return ServedEncoder(settings, graph, backbone.tokenizer, facts)
+
+
+def _write(spec: Spec, config: EncoderConfig, out: Path, material: Material, trained: _Trained) -> str:
+    judge = encoder_alone(trained.judge)
+    logits = trained.judge_head.logits(judge.embed([material.texts[row] for row in trained.held]))
+    same = trained.judge_head is trained.head
+    encoder = trained.judge if same else served_encoder(trained.backbone, trained.base)
+    head = FittedHead(
+        "linear",
+        {"weights": trained.head.weights, "bias": trained.head.bias},
+        logits,
+        trained.held,
+        fit_temperature(logits, material.targets[trained.held]),
+    )
+    write_for_next_step(out, trained.backbone, [example.text_id for example in material.examples], trained.right)
+    return write_onnx_artifact(out, spec, material, encoder, head, config=asdict(config), training=trained.facts)
+
+
+def _parent(spec: Spec) -> Start | None:
+    """What to go on from; None where the active version is another recipe's or began from another base."""
+    parent = read_parent(spec.parent) if spec.parent is not None else None
+    if parent is not None and spec.base is not None and parent.base.get("digest") != _base(spec).digest:
+        return None
+    return parent
+
+
+def _base(spec: Spec) -> BaseModel:
+    if spec.base is None:
+        raise SpecInvalid(
+            f"the recipe {spec.recipe!r} starts from a base model and the domain names none: set its base_model"
+        )
+    try:
+        return describe(spec.base.name, spec.base.folder)
+    except BaseModelUnusable as error:
+        raise SpecInvalid(str(error)) from error
+
+
+def _new_rows(material: Material, start: Start) -> IntArray:
+    """The texts that neither the start nor a version before it was trained on or judged by."""
+    return np.array(
+        [row for row, example in enumerate(material.examples) if example.text_id not in start.seen], dtype=np.int64
+    )
+
+
+def _examples(backbone: Backbone, material: Material) -> Examples:
+    tokens: list[Tokens] = [tuple(ids) for ids in backbone.tokens(material.texts)]
+    return Examples(tokens, material.targets)
+
+
+def _embedder(backbone: Backbone, config: EncoderConfig, freeze_layers: int) -> Embedder:
+    bf16 = config.bf16 == "on" or (config.bf16 == "auto" and multiplies_in_bf16())
+    return Embedder(backbone, frozen_count(backbone.encoder, freeze_layers), bf16=bf16)
+
+
+def _between(begin: float, end: float, report: Progress) -> Callable[[float, str], None]:
+    return lambda share, stage: report(begin + (end - begin) * share, stage)

@@ -1,0 +1,303 @@
+"""One step of the encoder: choose what is replayed, train on it beside what is new, and mix with what was before.
+
+Torch, and no files: values in, values out. The same functions train a first version, with nothing to replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.intent.arrays import FloatArray, IntArray
+from trainer.embedding import Embedder, Texts
+from trainer.encoder_config import MOST_HELD_OUT, EncoderConfig
+from trainer.fine_tuning import (
+    Labelled,
+    Progress,
+    Teacher,
+    Tuned,
+    fine_tune,
+    load_state,
+    losses_of,
+    trainable_state,
+)
+from trainer.frozen_layers import Kept, Tokens
+from trainer.interpolation import Mixture, choose_mixture, mixed
+from trainer.linear_head import LinearHead, fitted_head, grown_head
+from trainer.replay import choose_replay, hold_out, replay_count, stratified
+
+# Of the texts that are trained on: so many held-out ones are looked at after each epoch.
+JUDGED_SHARE = 0.25
+LEAST_JUDGED = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled texts as the trainer sees them. `targets` are columns of today's labels; all have shape (n,)."""
+
+    tokens: Sequence[Tokens]
+    targets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def taken(self, rows: IntArray) -> Examples:
+        """Some of them, in this order."""
+        return Examples([self.tokens[row] for row in rows], self.targets[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The version that a step continues from.
+
+    Args:
+        head: its head.
+        columns: for each of today's labels its column there, or None where the label is new.
+        was_right: for each old text, whether an earlier version had it right: 1, 0, or -1 where nobody asked.
+        held_out: for each old text, whether it was held out from every training so far.
+    """
+
+    head: LinearHead
+    columns: Sequence[int | None]
+    was_right: IntArray
+    held_out: NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a training gave beside the backbone, which was changed in place.
+
+    Args:
+        held_new, held_old: rows of the new and the old texts that nothing was trained on.
+        replayed: rows of the old texts that were trained on again.
+        right: for each old text whether a version of this step had it right: 1, 0, or -1 where nobody asked.
+    """
+
+    head: LinearHead
+    tuned: Tuned
+    held_new: IntArray
+    held_old: IntArray
+    replayed: IntArray
+    right: IntArray
+    mixture: Mixture | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def train_first(
+    embedder: Embedder,
+    examples: Examples,
+    n_labels: int,
+    config: EncoderConfig,
+    *,
+    seed: int,
+    held: IntArray | None = None,
+    kept: Kept | None = None,
+    report: Progress = lambda _, __: None,
+) -> Outcome:
+    """Train a first version on all texts but the held-out ones: a head fitted to the base, then all that is not frozen.
+
+    Args:
+        held: rows that nothing is trained on; drawn where they are not given.
+    """
+    rng = np.random.default_rng(seed)
+    if held is None:
+        held = hold_out(examples.targets, config.held_out, MOST_HELD_OUT, rng)
+    inside = np.setdiff1d(np.arange(len(examples)), held)
+    texts = embedder.prepared(examples.tokens, kept)
+    training = Labelled(texts.taken(inside), examples.targets[inside])
+    judged = Labelled(texts.taken(held), examples.targets[held])
+    schedule = config.first()
+    head = fitted_head(
+        embedder.embed_all(training.texts), training.targets, n_labels, label_balance=config.label_balance
+    )
+    tuned = fine_tune(embedder, head, training, judged, schedule, config, seed=seed, report=report)
+    nothing = np.empty(0, dtype=np.int64)
+    return Outcome(tuned.head, tuned, held, nothing, nothing, nothing, facts=_facts(tuned, embedder.frozen.count))
+
+
+def train_step(
+    embedder: Embedder,
+    new: Examples,
+    old: Examples,
+    previous: Previous,
+    config: EncoderConfig,
+    *,
+    seed: int,
+    kept: Kept | None = None,
+    report: Progress = lambda _, __: None,
+) -> Outcome:
+    """Continue from the previous version: its weights are in `embedder`'s backbone, its head in `previous`."""
+    rng = np.random.default_rng(seed)
+    held_new = hold_out(new.targets, config.held_out, MOST_HELD_OUT, rng)
+    fresh = np.setdiff1d(np.arange(len(new)), held_new)
+    wanted = replay_count(len(fresh), config.replay_ratio)
+    pool = _pool(embedder, old, previous, wanted * config.replay_pool, rng, kept)
+    new_texts = embedder.prepared(new.tokens, kept)
+    beginners = Labelled(new_texts.taken(fresh), new.targets[fresh])
+    head = _begun_head(embedder, beginners, pool, previous)
+
+    chosen = choose_replay(
+        pool.targets, losses_of(head.logits(pool.embeddings), pool.targets), pool.forgotten, wanted, rng
+    )
+    replay = Labelled(pool.texts.taken(chosen), pool.targets[chosen])
+    training = _both(beginners, replay)
+    held_old = np.flatnonzero(previous.held_out)
+    judged_old = held_old[stratified(old.targets[held_old], _judged_count(len(training)), rng)]
+    judged = _both(
+        Labelled(new_texts.taken(held_new), new.targets[held_new]),
+        Labelled(embedder.prepared(old.taken(judged_old).tokens, kept), old.targets[judged_old]),
+    )
+    compared = _both(judged, replay)
+    before = trainable_state(embedder)
+    said_before = np.concatenate(
+        [_answers(embedder, head, judged), head.logits(pool.embeddings[chosen]).argmax(axis=1)]
+    )
+    tuned = fine_tune(
+        embedder,
+        head,
+        training,
+        judged,
+        config.step(),
+        config,
+        seed=seed,
+        teacher=_teacher(previous, len(beginners), pool.logits[chosen]),
+        report=report,
+    )
+    outcome = Outcome(tuned.head, tuned, held_new, held_old, pool.rows[chosen], pool.recorded(len(old)))
+    outcome.facts = _facts(tuned, embedder.frozen.count)
+    if config.interpolation and len(compared):
+        weights = _Weights(embedder, head, tuned.head, before)
+        weights.choose(outcome, compared, said_before, len(judged))
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Old texts that may be replayed, and what the previous version says about them.
+
+    `rows` are those of the old texts, `logits` have the previous version's columns, `right` and `forgotten` shape (n,).
+    """
+
+    rows: IntArray
+    texts: Texts
+    targets: IntArray
+    embeddings: NDArray[np.float32]
+    logits: FloatArray
+    right: NDArray[np.bool_]
+    forgotten: NDArray[np.bool_]
+
+    def recorded(self, n_old: int) -> IntArray:
+        """For each old text whether the previous version has it right: 1, 0, or -1 where it was not asked."""
+        found = np.full(n_old, -1, dtype=np.int64)
+        found[self.rows] = self.right
+        return found
+
+
+def _pool(
+    embedder: Embedder, old: Examples, previous: Previous, count: int, rng: np.random.Generator, kept: Kept | None
+) -> _Pool:
+    """`count` old texts that were not held out, every label alike."""
+    free = np.flatnonzero(~previous.held_out)
+    rows = free[stratified(old.targets[free], count, rng)]
+    texts = embedder.prepared(old.taken(rows).tokens, kept)
+    embeddings = embedder.embed_all(texts)
+    logits = previous.head.logits(embeddings)
+    right = _today(previous)[logits.argmax(axis=1)] == old.targets[rows]
+    forgotten = (previous.was_right[rows] == 1) & ~right
+    return _Pool(rows, texts, old.targets[rows], embeddings, logits, right, forgotten)
+
+
+def _begun_head(embedder: Embedder, beginners: Labelled, pool: _Pool, previous: Previous) -> LinearHead:
+    """The previous head for today's labels, with new rows begun at the centroids of the new texts."""
+    if all(column is not None for column in previous.columns):
+        columns = [column for column in previous.columns if column is not None]
+        return LinearHead(previous.head.weights[:, columns].copy(), previous.head.bias[columns].copy())
+    embeddings = np.vstack([embedder.embed_all(beginners.texts), pool.embeddings])
+    return grown_head(previous.head, previous.columns, embeddings, np.concatenate([beginners.targets, pool.targets]))
+
+
+def _teacher(previous: Previous, n_new: int, logits: FloatArray) -> Teacher:
+    """The previous version's answers to the replayed texts, which follow `n_new` new ones; its labels of today only."""
+    known = [(today, column) for today, column in enumerate(previous.columns) if column is not None]
+    said = logits[:, [column for _, column in known]]
+    return Teacher(
+        columns=np.array([today for today, _ in known], dtype=np.int64),
+        logits=np.vstack([np.zeros((n_new, len(known))), said]),
+        asked=np.arange(n_new + len(said)) >= n_new,
+    )
+
+
+def _today(previous: Previous) -> IntArray:
+    """For each column of the previous head the column of today, -1 where the label is gone."""
+    found = np.full(len(previous.head.bias), -1, dtype=np.int64)
+    for today, column in enumerate(previous.columns):
+        if column is not None:
+            found[column] = today
+    return found
+
+
+def _judged_count(n_training: int) -> int:
+    return max(LEAST_JUDGED, round(JUDGED_SHARE * n_training))
+
+
+def _both(first: Labelled, second: Labelled) -> Labelled:
+    states = None
+    if first.texts.states is not None and second.texts.states is not None:
+        states = [*first.texts.states, *second.texts.states]
+    texts = Texts([*first.texts.tokens, *second.texts.tokens], states)
+    return Labelled(texts, np.concatenate([first.targets, second.targets]))
+
+
+def _answers(embedder: Embedder, head: LinearHead, labelled: Labelled) -> IntArray:
+    found: IntArray = head.logits(embedder.embed_all(labelled.texts)).argmax(axis=1)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Body and head before and after a training, to be mixed."""
+
+    embedder: Embedder
+    head_before: LinearHead
+    head_after: LinearHead
+    body_before: Mapping[str, Tensor]
+
+    def choose(self, outcome: Outcome, compared: Labelled, said_before: IntArray, n_judged: int) -> None:
+        """Leave the best mixture in the backbone and in `outcome`. The first `n_judged` texts were held out."""
+        body_after = trainable_state(self.embedder)
+
+        def answers(share: float) -> IntArray:
+            load_state(self.embedder, mixed(self.body_before, body_after, share))
+            return _answers(self.embedder, self.head(share), compared)
+
+        mixture = choose_mixture(answers, said_before, compared.targets, np.arange(len(compared)) < n_judged)
+        load_state(self.embedder, mixed(self.body_before, body_after, mixture.share))
+        outcome.head, outcome.mixture = self.head(mixture.share), mixture
+        outcome.facts["interpolation"] = asdict(mixture)
+
+    def head(self, share: float) -> LinearHead:
+        """The mixed head; at 1 it is the new one to the last bit."""
+        if share == 1.0:
+            return self.head_after
+        before, after = self.head_before, self.head_after
+        return LinearHead(
+            before.weights + np.float32(share) * (after.weights - before.weights),
+            before.bias + np.float32(share) * (after.bias - before.bias),
+        )
+
+
+def _facts(tuned: Tuned, frozen: int) -> dict[str, Any]:
+    """What the manifest says about the training; no times, or the same batch would not give the same artifact."""
+    return {
+        "epochs": [
+            {"loss": round(epoch.loss, 6), "macro_f1": None if np.isnan(epoch.macro_f1) else round(epoch.macro_f1, 6)}
+            for epoch in tuned.epochs
+        ],
+        "best_epoch": tuned.best_epoch,
+        "frozen_layers": frozen,
+    }
