@@ -121,7 +121,6 @@ def _plain(data: LabelledTexts, seed: int) -> float:
 def _head(old: LabelledTexts, new: LabelledTexts) -> float:
     """From the new texts to a head on all: embeddings of the new ones, and a fit."""
     from trainer.dense_head import HeadSettings, fit_head
-
     from trainer.encoder import served_encoder
     from trainer.onnx_artifact import encoder_alone
 
