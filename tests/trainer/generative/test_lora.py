@@ -313,6 +313,8 @@ def test_prompt_longer_than_the_bases_window_is_one_sentence(
 
 
 def refused(folder: Path, spec: Path, capsys: pytest.CaptureFixture[str], said: str) -> None:
+    # Making a base has a progress bar.
+    capsys.readouterr()
     assert main(["lora", "--spec", str(spec), "--out", str(folder / "out")]) == 2
     told = capsys.readouterr().err.strip()
     assert len(told.splitlines()) == 1
