@@ -117,8 +117,11 @@ def train_lora(spec: Spec, config: LoraConfig, out: Path, report: Progress) -> s
         SpecInvalid: there is no usable base, fewer than two labels have two texts, a prompt is too long, the loss
             came apart, or memory ran out. The message says what to do.
     """
+    from trainer.backbone import quiet
+
     try:
-        return _train(spec, config, out, report)
+        with quiet():
+            return _train(spec, config, out, report)
     except (ArtifactUnusable, BaseModelUnusable) as error:
         raise SpecInvalid(str(error)) from error
     except FloatingPointError as error:
