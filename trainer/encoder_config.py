@@ -18,7 +18,6 @@ class Schedule:
         epochs: how often each text is seen; early stopping may end before.
         learning_rate: of the encoder's layers.
         freeze_layers: the embeddings and so many of the lowest layers stay as they are; 0 trains everything.
-        contrastive_epochs: epochs beforehand in which texts of one label are drawn together, without the head.
     """
 
     epochs: int
@@ -26,7 +25,6 @@ class Schedule:
     head_learning_rate: float
     batch_size: int
     freeze_layers: int
-    contrastive_epochs: int
     label_smoothing: float
 
 
@@ -46,6 +44,7 @@ class EncoderConfig:
         bf16: `auto` takes it where the processor multiplies in it, `on`, `off`.
         label_balance: each text weighs count(its label) ** -label_balance: 0 as they come, 1 every label alike.
         held_out: share of the texts that nothing is trained on; they choose the epoch and fit the temperature.
+        first_contrastive_epochs: epochs beforehand that draw texts of one label together, without the head.
         first_refit: whether the first version is trained once more, on the held-out texts too; worth it where texts
             are few. The next step then has none of them to judge by.
         max_length: tokens of a text that are read; 8 to 512.
@@ -65,14 +64,13 @@ class EncoderConfig:
     bf16: str = "auto"
     label_balance: float = 0.5
     label_smoothing: float = 0.0
-    contrastive_epochs: int = 0
     held_out: float = 0.15
     max_length: int = 64
     first_epochs: int = 8
     first_learning_rate: float = 5e-5
     first_batch_size: int = 32
     first_freeze_layers: int = 0
-    first_contrastive_epochs: int = 0
+    first_contrastive_epochs: int = 4
     first_label_smoothing: float = 0.1
     first_refit: bool = False
 
@@ -91,10 +89,9 @@ class EncoderConfig:
             "distillation_temperature": (0.5, 20.0),
             "label_balance": (0.0, 1.0),
             "label_smoothing": (0.0, 0.5),
-            "contrastive_epochs": (0, 20),
             "held_out": (0.0, 0.5),
             "max_length": (8, 512),
-            "first_epochs": (1, 100),
+            "first_epochs": (0, 100),
             "first_learning_rate": (1e-7, 1e-2),
             "first_batch_size": (1, 256),
             "first_freeze_layers": (TWO_THIRDS, 256),
@@ -115,7 +112,6 @@ class EncoderConfig:
             self.head_learning_rate,
             self.batch_size,
             self.freeze_layers,
-            self.contrastive_epochs,
             self.label_smoothing,
         )
 
@@ -127,6 +123,5 @@ class EncoderConfig:
             self.head_learning_rate,
             self.first_batch_size,
             self.first_freeze_layers,
-            self.first_contrastive_epochs,
             self.first_label_smoothing,
         )

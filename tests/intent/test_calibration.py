@@ -109,6 +109,17 @@ def test_the_sweep_finds_the_best_macro_f1_of_its_grid_and_of_equal_ones_the_low
     assert chosen.threshold == grid[int(np.argmax(scores))]
 
 
+def test_of_equally_good_thresholds_the_sweep_takes_the_lowest_which_asks_the_least():
+    truth, first = held([0.55] * 20 + [0.95] * 80, [False] * 20 + [True] * 80)
+    later = Held(truth, np.full(100, 0.99))
+    assert fit_thresholds(truth, first, later).threshold == 0.56
+
+
+def test_the_sweep_asks_no_later_than_its_grid_ends_however_good_the_next_tier_is():
+    truth, first = held(np.linspace(0.5, 0.99, 200), [True, False] * 100)
+    assert fit_thresholds(truth, first, Held(truth, np.ones(200))).threshold == 0.90
+
+
 def test_the_sweep_answers_as_the_cascade_does():
     draw = np.random.default_rng(0)
     first = Held(draw.integers(0, 3, 200), draw.random(200).round(1))
