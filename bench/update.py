@@ -121,10 +121,14 @@ def _plain(data: LabelledTexts, seed: int) -> float:
 def _head(old: LabelledTexts, new: LabelledTexts) -> float:
     """From the new texts to a head on all: embeddings of the new ones, and a fit."""
     from trainer.dense_head import HeadSettings, fit_head
-    from trainer.encoder import served_encoder
     from trainer.onnx_artifact import encoder_alone
+    from trainer.serving_form import serve
 
-    scorer = encoder_alone(served_encoder(pretrained.random_bert_base(), {}))
+    # As it was exported: which form serves is chosen when the base is first used, and not at each update.
+    encoder, _ = serve(
+        pretrained.random_bert_base(), old.texts, old.targets, precision="fp32", facts={}, report=lambda _, __: None
+    )
+    scorer = encoder_alone(encoder)
     known = np.random.default_rng(0).normal(size=(len(old), 768)).astype(np.float32)
     targets = np.concatenate([old.targets, new.targets])
     start = _clock()

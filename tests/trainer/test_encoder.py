@@ -25,6 +25,7 @@ FAST = {
     "learning_rate": 5e-4,
     "patience": 6,
     "bf16": "off",
+    "precision": "fp32",
 }
 OLD, NEW = 24, 6
 
