@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.result import CannotRun, Result
 
-_MACHINERY = {"__init__", "__main__", "minilm", "result"}
+_MACHINERY = {"__init__", "__main__", "embedding", "minilm", "plain_fine_tuning", "pretrained", "result"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

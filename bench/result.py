@@ -35,17 +35,19 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All figures of one run, and those with a bar."""
+    """All figures of one run, those with a bar, and the names of promised ones that were not measured."""
 
     figures: Mapping[str, float]
     bars: Mapping[str, Bar] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether every bar holds."""
-        return all(bar.holds for bar in self.bars.values())
+        """Whether every bar was measured and holds."""
+        return not self.missing and all(bar.holds for bar in self.bars.values())
 
     def as_json(self) -> dict[str, Any]:
         """The last line of a benchmark's output, without its name."""
         bars = {name: bar.as_json() for name, bar in self.bars.items()}
-        return {"figures": dict(self.figures), "bars": bars, "holds": self.holds}
+        missing = {"missing": list(self.missing)} if self.missing else {}
+        return {"figures": dict(self.figures), "bars": bars, **missing, "holds": self.holds}

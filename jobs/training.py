@@ -6,10 +6,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from app.artifacts import base_models
+from app.artifacts.measured import read_measured
 from app.artifacts.store import WORKSHOP
 from app.db.session import UnitOfWork
 from app.db.tables import ModelVersion
@@ -178,11 +180,13 @@ def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) ->
             memory_mb=context.settings.train_memory_mb,
         )
         claim.enter("evaluating", TRAINER_SHARE, "proving")
+        measured = read_measured(folder / "artifact")
         digest = claim.patiently(lambda: context.store.publish(folder / "artifact"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     prove = generative_proving.prove if claimed.batch.recipe in GENERATIVE else proving.prove
     proof = claim.patiently(lambda: prove(context, claimed, items, digest))
+    proof = replace(proof, evaluation={**proof.evaluation, **measured})
     if not claim.wanted:
         raise TrainerStopped("stopped before the version was registered")
     return claim.patiently(lambda: context.work(versions.register, claimed, proof)).version

@@ -2,6 +2,8 @@
 
 Standard output carries one JSON object a line, `{"progress": 0.0 … 1.0, "stage": "…"}`. Exit status 0: the artifact in
 DIR is complete, and the last line holds its digest. 2: it could not be trained; a sentence on standard error says why.
+
+`python -m trainer encoder --new-data FILE …` trains from files instead: see `trainer.by_hand`.
 """
 
 from __future__ import annotations
@@ -65,11 +67,14 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says and return the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if any(argument.partition("=")[0] == "--new-data" for argument in given):
+        return _by_hand(given)
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train one artifact from a spec file.")
     parser.add_argument("recipe", choices=sorted(RECIPES), help="how to train")
     parser.add_argument("--spec", type=Path, required=True, help="spec.json, as the training job writes it")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be empty or not exist")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     try:
         spec = read_spec(options.spec)
         if spec.recipe != options.recipe:
@@ -89,6 +94,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(json.dumps({"progress": 1.0, "stage": "done", "digest": digest}), flush=True)
     return 0
+
+
+def _by_hand(arguments: Sequence[str]) -> int:
+    try:
+        from trainer.by_hand import main as by_hand
+    except ImportError as error:
+        print(f"{_missing('encoder', error)}", file=sys.stderr)
+        return 2
+    with threadpool_limits(limits=1):
+        return by_hand(arguments)
 
 
 def _load(recipe: str) -> Recipe:

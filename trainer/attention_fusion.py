@@ -53,6 +53,36 @@ def fuse_attention(model: Any) -> int:
     return len(found)
 
 
+def forget_padding(model: Any) -> bool:
+    """Leave the mask out of the fused attention, in place, for a graph that runs one text at a time.
+
+    It is then faster by a twentieth. Whoever pads all the same gets numbers that are not finite, never a wrong answer:
+    the output is divided by the mask's smallest entry. Returns False, and changes nothing, where none was fused.
+    """
+    from onnx import TensorProto, helper
+
+    attentions = [node for node in model.graph.node if node.op_type == "MultiHeadAttention"]
+    if not attentions:
+        return False
+    for node in attentions:
+        del node.input[3:]
+    [output] = model.graph.output
+    maker = next(node for node in model.graph.node if output.name in node.output)
+    maker.output[list(maker.output).index(output.name)] = "of_one_text"
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == output.name:
+                node.input[place] = "of_one_text"
+    nodes = [
+        *model.graph.node,
+        helper.make_node("ReduceMin", [INPUTS[1]], ["least_counted"], keepdims=0),
+        helper.make_node("Cast", ["least_counted"], ["unpadded"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["of_one_text", "unpadded"], [output.name]),
+    ]
+    keep_what_is_used(model, nodes)
+    return True
+
+
 def _attention(outline: Outline, softmax: Any) -> _Attention | None:
     masked = outline.maker(softmax.input[0], "Add")
     scaled = outline.maker(masked.input[0], "Mul") if masked else None

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from app.artifacts.base_models import BaseModel, BaseModelUnusable, describe
+from app.artifacts.measured import write_measured
 from app.intent.arrays import IntArray
-from app.scorers.onnx import EncoderSettings
 from trainer.activation_cache import ActivationCache
 from trainer.backbone import Backbone, load_backbone
 from trainer.embedding import Embedder, multiplies_in_bf16
@@ -30,8 +30,8 @@ from trainer.linear_head import LinearHead
 from trainer.logistic import fit_temperature
 from trainer.material import Material, material_of
 from trainer.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
-from trainer.onnx_export import export_graph
 from trainer.served_encoder import ServedEncoder
+from trainer.serving_form import serve
 from trainer.spec import Progress, Spec, SpecInvalid
 
 # Memory, not sums, bounds how many threads help: and the service runs on the same cores.
@@ -44,14 +44,14 @@ class _Trained:
 
     Args:
         held: rows of the material that `judge` was not trained on.
-        judge: what answers for the held-out texts: the served encoder, or its twin that had not seen them.
+        judge: what answers for the held-out texts: the encoder itself, or its twin that had not seen them.
         right: for each text of the material whether a version of this step had it right: 1, 0, or -1.
     """
 
     backbone: Backbone
     head: LinearHead
     held: IntArray
-    judge: ServedEncoder
+    judge: Backbone
     judge_head: LinearHead
     right: IntArray
     facts: Mapping[str, Any]
@@ -82,8 +82,7 @@ def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path
         raise SpecInvalid(f"the config cannot be used: {error}") from error
     except FloatingPointError as error:
         raise SpecInvalid(f"training came apart: {error}") from error
-    report(0.9, "writing the artifact")
-    return _write(spec, config, out, material, trained)
+    return _write(spec, config, out, material, trained, report)
 
 
 def prepare_torch() -> None:
@@ -112,14 +111,13 @@ def _first(spec: Spec, config: EncoderConfig, material: Material, report: Progre
     end = 0.45 if config.first_refit else 0.9
     judge, outcome = fit(0.0, end, config, None)
     right = np.full(len(examples), -1, dtype=np.int64)
-    served = served_encoder(judge, told)
     if not config.first_refit or not len(outcome.held_new):
-        return _Trained(judge, outcome.head, outcome.held_new, served, outcome.head, right, outcome.facts, told)
+        return _Trained(judge, outcome.head, outcome.held_new, judge, outcome.head, right, outcome.facts, told)
     # Once more with the held-out texts, for as long as was best without them; these still judge, through the twin.
     again = replace(config, first_epochs=outcome.tuned.best_epoch)
     backbone, whole = fit(end, 0.9, again, np.empty(0, dtype=np.int64))
     facts = {**outcome.facts, "refitted": True}
-    return _Trained(backbone, whole.head, outcome.held_new, served, outcome.head, right, facts, told)
+    return _Trained(backbone, whole.head, outcome.held_new, judge, outcome.head, right, facts, told)
 
 
 def _step(
@@ -155,22 +153,30 @@ def _step(
     held = np.sort(np.concatenate([new[outcome.held_new], old[outcome.held_old]]))
     told = {"base": dict(start.base)}
     facts = {**outcome.facts, "new": len(new) - len(outcome.held_new), "replayed": len(outcome.replayed)}
-    served = served_encoder(backbone, told)
-    return _Trained(backbone, outcome.head, held, served, outcome.head, right, facts, told)
+    return _Trained(backbone, outcome.head, held, backbone, outcome.head, right, facts, told)
 
 
-def served_encoder(backbone: Backbone, facts: Mapping[str, Any]) -> ServedEncoder:
-    """The backbone in the form that is served."""
-    graph = export_graph(backbone)
-    settings = EncoderSettings(backbone.max_length, backbone.dimension, alone=False, precision="fp32")
-    return ServedEncoder(settings, graph, backbone.tokenizer, facts)
+def _write(
+    spec: Spec, config: EncoderConfig, out: Path, material: Material, trained: _Trained, report: Progress
+) -> str:
+    def served(backbone: Backbone, begin: float, end: float) -> tuple[ServedEncoder, Mapping[str, Any]]:
+        return serve(
+            backbone,
+            material.texts,
+            material.targets,
+            precision=config.precision,
+            facts=trained.base,
+            report=_between(begin, end, report),
+        )
 
-
-def _write(spec: Spec, config: EncoderConfig, out: Path, material: Material, trained: _Trained) -> str:
-    judge = encoder_alone(trained.judge)
+    encoder, speed = served(trained.judge, 0.9, 0.94)
+    # The held-out texts are judged as they will be served: by the graph with its integers, not by torch.
+    judge = encoder_alone(encoder)
     logits = trained.judge_head.logits(judge.embed([material.texts[row] for row in trained.held]))
-    same = trained.judge_head is trained.head
-    encoder = trained.judge if same else served_encoder(trained.backbone, trained.base)
+    if trained.judge is not trained.backbone:
+        encoder, speed = served(trained.backbone, 0.94, 0.98)
+    report(0.98, "writing the artifact")
+    write_measured(out, {"speed": speed})
     head = FittedHead(
         "linear",
         {"weights": trained.head.weights, "bias": trained.head.bias},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.served_encoder import PRECISIONS
+
 TWO_THIRDS = -1
 BF16 = ("auto", "on", "off")
 # A share of the texts is held out, but never more: a thousand judge temperature and thresholds well enough.
@@ -18,7 +20,6 @@ class Schedule:
         epochs: how often each text is seen; early stopping may end before.
         learning_rate: of the encoder's layers.
         freeze_layers: the embeddings and so many of the lowest layers stay as they are; 0 trains everything.
-        contrastive_epochs: epochs beforehand in which texts of one label are drawn together, without the head.
     """
 
     epochs: int
@@ -26,7 +27,6 @@ class Schedule:
     head_learning_rate: float
     batch_size: int
     freeze_layers: int
-    contrastive_epochs: int
     label_smoothing: float
 
 
@@ -46,9 +46,11 @@ class EncoderConfig:
         bf16: `auto` takes it where the processor multiplies in it, `on`, `off`.
         label_balance: each text weighs count(its label) ** -label_balance: 0 as they come, 1 every label alike.
         held_out: share of the texts that nothing is trained on; they choose the epoch and fit the temperature.
+        first_contrastive_epochs: epochs beforehand that draw texts of one label together, without the head.
         first_refit: whether the first version is trained once more, on the held-out texts too; worth it where texts
             are few. The next step then has none of them to judge by.
         max_length: tokens of a text that are read; 8 to 512.
+        precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
     """
 
     epochs: int = 2
@@ -65,14 +67,14 @@ class EncoderConfig:
     bf16: str = "auto"
     label_balance: float = 0.5
     label_smoothing: float = 0.0
-    contrastive_epochs: int = 0
     held_out: float = 0.15
     max_length: int = 64
+    precision: str = "auto"
     first_epochs: int = 8
     first_learning_rate: float = 5e-5
     first_batch_size: int = 32
     first_freeze_layers: int = 0
-    first_contrastive_epochs: int = 0
+    first_contrastive_epochs: int = 4
     first_label_smoothing: float = 0.1
     first_refit: bool = False
 
@@ -91,10 +93,9 @@ class EncoderConfig:
             "distillation_temperature": (0.5, 20.0),
             "label_balance": (0.0, 1.0),
             "label_smoothing": (0.0, 0.5),
-            "contrastive_epochs": (0, 20),
             "held_out": (0.0, 0.5),
             "max_length": (8, 512),
-            "first_epochs": (1, 100),
+            "first_epochs": (0, 100),
             "first_learning_rate": (1e-7, 1e-2),
             "first_batch_size": (1, 256),
             "first_freeze_layers": (TWO_THIRDS, 256),
@@ -106,6 +107,8 @@ class EncoderConfig:
                 raise ValueError(f"{name} must lie between {low:g} and {high:g}")
         if self.bf16 not in BF16:
             raise ValueError(f"bf16 must be one of {', '.join(BF16)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
 
     def step(self) -> Schedule:
         """The numbers of a step that continues from a version."""
@@ -115,7 +118,6 @@ class EncoderConfig:
             self.head_learning_rate,
             self.batch_size,
             self.freeze_layers,
-            self.contrastive_epochs,
             self.label_smoothing,
         )
 
@@ -127,6 +129,5 @@ class EncoderConfig:
             self.head_learning_rate,
             self.first_batch_size,
             self.first_freeze_layers,
-            self.first_contrastive_epochs,
             self.first_label_smoothing,
         )

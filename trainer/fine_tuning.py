@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,20 +20,14 @@ from torch.nn import functional
 
 from app.intent.arrays import FloatArray, IntArray
 from app.intent.evaluation import macro_f1
-from trainer.embedding import Embedder, Texts, like_length_batches, pair_batches
+from trainer.descent import adamw, descend, warmed
+from trainer.embedding import Embedder, Texts, like_length_batches
 from trainer.encoder_config import EncoderConfig, Schedule
 from trainer.linear_head import LinearHead
 from trainer.logistic import class_weights
+from trainer.spec import Progress
 
-Progress = Callable[[float, str], None]
 State = Mapping[str, Tensor]
-
-WEIGHT_DECAY = 0.01
-WARM_UP = 0.1
-LONGEST_STEP = 1.0
-# Of the contrastive loss (Khosla et al. 2020); among normalised embeddings.
-CONTRASTIVE_TEMPERATURE = 0.05
-LEAST_CONTRASTIVE_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +67,13 @@ class Epoch:
 
 @dataclass(slots=True)
 class Tuned:
-    """The head beside the backbone, which was changed in place; and how it went."""
+    """The head beside the backbone, which was changed in place; and how it went.
+
+    `began`: macro-F1 before the first epoch, NaN where nobody asked. `best_epoch`: 0 is the state before the first.
+    """
 
     head: LinearHead
+    began: float = math.nan
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
 
@@ -90,6 +88,7 @@ def fine_tune(
     *,
     seed: int,
     teacher: Teacher | None = None,
+    may_stay: bool = False,
     report: Progress = lambda _, __: None,
 ) -> Tuned:
     """Train `schedule.epochs` at most, and go back to the epoch with the best macro-F1 on `judged`.
@@ -97,14 +96,16 @@ def fine_tune(
     Args:
         embedder: its backbone is changed in place, and left in evaluation mode.
         judged: never trained on; may be empty, and then the last epoch stands.
+        may_stay: whether the state before the first epoch may be the best; else the first epoch at least is taken.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     run = _Run(embedder, head, training, schedule, config, teacher)
-    if schedule.contrastive_epochs:
-        run.contrast(rng, report)
     tuned = Tuned(head)
     best, best_state = (-1.0, -math.inf), run.state()
+    if may_stay:
+        best = run.judge(judged)
+        tuned.began = best[0]
     started = time.monotonic()
     for number in range(1, schedule.epochs + 1):
         loss = run.epoch(rng)
@@ -160,14 +161,14 @@ class _Run:
         self._targets = torch.tensor(training.targets, device=device)
         self._body = [weight for weight in embedder.backbone.parameters() if weight.requires_grad]
         per_epoch = -(-len(training) // schedule.batch_size)
-        self._optimiser = _adamw(
+        self._optimiser = adamw(
             [
                 {"params": [w for w in self._body if w.ndim > 1], "lr": schedule.learning_rate},
                 {"params": [w for w in self._body if w.ndim < 2], "lr": schedule.learning_rate, "weight_decay": 0.0},
                 {"params": [self._weights, self._bias], "lr": schedule.head_learning_rate, "weight_decay": 0.0},
             ]
         )
-        self._rate = _warmed(self._optimiser, per_epoch * schedule.epochs)
+        self._rate = warmed(self._optimiser, per_epoch * schedule.epochs)
 
     def epoch(self, rng: np.random.Generator) -> float:
         """One pass over all texts; the mean loss of its batches."""
@@ -175,28 +176,13 @@ class _Run:
         losses = []
         for rows in like_length_batches(self._training.texts, self._schedule.batch_size, rng):
             loss = self._loss(rows)
-            self._step(self._optimiser, loss)
+            descend(self._optimiser, loss)
             self._rate.step()
             losses.append(float(loss.detach()))
         mean = float(np.mean(losses))
         if not math.isfinite(mean):
             raise FloatingPointError("the loss is no number any more: the learning rate is too high for these texts")
         return mean
-
-    def contrast(self, rng: np.random.Generator, report: Progress) -> None:
-        """Epochs that draw texts of one label together and others apart, without the head."""
-        size = max(self._schedule.batch_size, LEAST_CONTRASTIVE_BATCH)
-        epochs = self._schedule.contrastive_epochs
-        optimiser = _adamw([{"params": self._body, "lr": self._schedule.learning_rate}])
-        batches = [pair_batches(self._training.targets, size, rng) for _ in range(epochs)]
-        rate = _warmed(optimiser, sum(map(len, batches)))
-        self._embedder.backbone.train()
-        for number, epoch in enumerate(batches, 1):
-            for rows in epoch:
-                embeddings = self._embedder.embed(self._training.texts, rows)
-                self._step(optimiser, contrastive_loss(embeddings, self._targets[torch.from_numpy(rows)]))
-                rate.step()
-            report(0.0, f"contrastive epoch {number} of {epochs}")
 
     def judge(self, judged: Labelled) -> tuple[float, float]:
         """Macro-F1 on held-out texts, and minus their loss for what is equal there."""
@@ -235,33 +221,12 @@ class _Run:
             )
         return loss
 
-    def _step(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimiser.zero_grad()
-        loss.backward()
-        moved = [weight for weight in (*self._body, self._weights, self._bias) if weight.grad is not None]
-        norm = nn.utils.get_total_norm([weight.grad for weight in moved])
-        # Only where it is needed: scaling by 1 would still touch every gradient.
-        if float(norm) > LONGEST_STEP:
-            nn.utils.clip_grads_with_norm_(moved, LONGEST_STEP, norm)
-        optimiser.step()
-
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over texts (Hinton et al. 2015)."""
     said = functional.log_softmax(teacher / temperature, dim=1)
     says = functional.log_softmax(student / temperature, dim=1)
     return functional.kl_div(says, said, reduction="batchmean", log_target=True) * temperature**2
-
-
-def contrastive_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
-    """Supervised contrastive loss (Khosla et al. 2020) over one batch; texts without another of their label add 0."""
-    unit = functional.normalize(embeddings, dim=1)
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    likeness = (unit @ unit.T / CONTRASTIVE_TEMPERATURE).masked_fill(itself, -1e9)
-    alike = (targets[:, None] == targets[None]) & ~itself
-    log_share = likeness - torch.logsumexp(likeness, dim=1, keepdim=True)
-    per_text = (log_share * alike).sum(dim=1) / alike.sum(dim=1).clamp(min=1)
-    return -per_text.mean()
 
 
 def mean_loss(logits: FloatArray, targets: IntArray) -> float:
@@ -274,19 +239,6 @@ def losses_of(logits: FloatArray, targets: IntArray) -> FloatArray:
     shifted = logits - logits.max(axis=1, keepdims=True)
     found: FloatArray = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
     return found
-
-
-def _adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    # Fused: one pass over weights, gradients and moments, which for small batches costs as much as the layers do.
-    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
-
-
-def _warmed(optimiser: torch.optim.Optimizer, steps: int) -> Any:
-    """A rate that rises over the first tenth of the steps and falls to 0 at the last."""
-    rise = max(1, round(WARM_UP * steps))
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / rise, max(steps - step, 0) / max(steps - rise, 1))
-    )
 
 
 def _told(number: int, epochs: int, loss: float, f1: float, seconds_left: float) -> str:

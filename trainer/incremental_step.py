@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.intent.arrays import FloatArray, IntArray
+from trainer.contrastive import draw_together
 from trainer.embedding import Embedder, Texts
 from trainer.encoder_config import MOST_HELD_OUT, EncoderConfig
 from trainer.fine_tuning import (
     Labelled,
-    Progress,
     Teacher,
     Tuned,
     fine_tune,
@@ -30,6 +30,7 @@ from trainer.frozen_layers import Kept, Tokens
 from trainer.interpolation import Mixture, choose_mixture, mixed
 from trainer.linear_head import LinearHead, fitted_head, grown_head
 from trainer.replay import choose_replay, hold_out, replay_count, stratified
+from trainer.spec import Progress
 
 # Of the texts that are trained on: so many held-out ones are looked at after each epoch.
 JUDGED_SHARE = 0.25
@@ -99,7 +100,9 @@ def train_first(
     kept: Kept | None = None,
     report: Progress = lambda _, __: None,
 ) -> Outcome:
-    """Train a first version on all texts but the held-out ones: a head fitted to the base, then all that is not frozen.
+    """Train a first version on all texts but the held-out ones.
+
+    First texts of one label are drawn together, then a head is fitted, then both train on while that helps.
 
     Args:
         held: rows that nothing is trained on; drawn where they are not given.
@@ -112,10 +115,31 @@ def train_first(
     training = Labelled(texts.taken(inside), examples.targets[inside])
     judged = Labelled(texts.taken(held), examples.targets[held])
     schedule = config.first()
+    if config.first_contrastive_epochs:
+        draw_together(
+            embedder,
+            training.texts,
+            training.targets,
+            epochs=config.first_contrastive_epochs,
+            learning_rate=schedule.learning_rate,
+            batch_size=schedule.batch_size,
+            seed=seed,
+            report=lambda share, stage: report(share / 3, stage),
+        )
     head = fitted_head(
         embedder.embed_all(training.texts), training.targets, n_labels, label_balance=config.label_balance
     )
-    tuned = fine_tune(embedder, head, training, judged, schedule, config, seed=seed, report=report)
+    tuned = fine_tune(
+        embedder,
+        head,
+        training,
+        judged,
+        schedule,
+        config,
+        seed=seed,
+        may_stay=len(judged) > 0,
+        report=lambda share, stage: report((1 + 2 * share) / 3, stage),
+    )
     nothing = np.empty(0, dtype=np.int64)
     return Outcome(tuned.head, tuned, held, nothing, nothing, nothing, facts=_facts(tuned, embedder.frozen.count))
 

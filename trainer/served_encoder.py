@@ -17,6 +17,8 @@ from app.scorers.onnx import ENCODER, GRAPH, TOKENIZER, EncoderSettings
 from trainer.spec import Progress, Spec, SpecInvalid
 
 REPORT = "report.json"
+# What a config may ask for: `auto` is the fastest form that answers as fp32 does.
+PRECISIONS = ("auto", "fp32")
 # Grows when the same base would be exported otherwise: what older code kept is then made anew.
 EXPORT_VERSION = 1
 

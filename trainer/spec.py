@@ -108,12 +108,15 @@ def read_spec(path: Path) -> Spec:
 
 
 def read_config(kind: type[Config], overrides: Mapping[str, Any]) -> Config:
-    """A recipe's config with `overrides` over its defaults. Lists become tuples; the config checks its own ranges.
+    """A recipe's config with `overrides` over its defaults, also inside of it. Lists become tuples.
 
     Raises:
         SpecInvalid: an unknown name, a value of the wrong type or out of range.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+    }
     values: dict[str, Any] = {}
     for name, value in overrides.items():
         if name not in defaults:
@@ -126,6 +129,8 @@ def read_config(kind: type[Config], overrides: Mapping[str, Any]) -> Config:
 
 
 def _as_type_of(default: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(default) and isinstance(value, dict):
+        return read_config(type(default), value)
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(_as_type_of(default[0], item, name) for item in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

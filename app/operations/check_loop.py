@@ -16,6 +16,7 @@ from app.operations.check_machine import is_loopback
 from app.operations.findings import Finding, Patient
 from app.scorers.artifact import ArtifactCorrupt, verify
 from app.services import audit, domains, members, quarantine, runs, taxonomy, trainable
+from app.services.versions import serving_ids
 from app.trail import remembered_head
 
 ALIVE_SECONDS = 60.0
@@ -72,11 +73,11 @@ def _last_runs(session: Session) -> list[JobRun]:
 def artifacts(patient: Patient) -> Iterator[Finding]:
     """What serves is there, bit for bit, and so is what one could roll back to; nothing lies about."""
     store = open_store(patient.settings)
-    versions = patient.work.read(_usable)
+    versions, serving = patient.work.read(_usable), patient.work.read(serving_ids)
     try:
         missing = []
         for version in versions:
-            if version.is_active:
+            if version.id in serving:
                 yield _of_active(store, version)
             elif not store.holds(version.artifact_digest):
                 missing.append(version.version)

@@ -9,11 +9,13 @@ from app.db.tables import ModelVersion
 from app.operations.findings import Finding, Patient
 from app.scorers import require_libraries
 from app.scorers.artifact import ArtifactCorrupt, LibraryMissing, read_manifest
+from app.services.versions import serving_ids
 
 
 def libraries(patient: Patient) -> Iterator[Finding]:
     """Every version that serves can be loaded by the Python that runs this."""
-    for version in patient.work.read(_serving):
+    # The generative tier's own are needed by a service only where it is switched on.
+    for version in patient.work.read(_serving, generative=patient.settings.generative):
         try:
             require_libraries(read_manifest(patient.settings.artifacts / version.artifact_digest).scorer)
         except LibraryMissing as error:
@@ -24,5 +26,6 @@ def libraries(patient: Patient) -> Iterator[Finding]:
             continue
 
 
-def _serving(session: Session) -> list[ModelVersion]:
-    return list(session.scalars(select(ModelVersion).where(ModelVersion.is_active.is_(True)).order_by(ModelVersion.id)))
+def _serving(session: Session, *, generative: bool) -> list[ModelVersion]:
+    wanted = serving_ids(session, generative=generative)
+    return list(session.scalars(select(ModelVersion).where(ModelVersion.id.in_(wanted)).order_by(ModelVersion.id)))

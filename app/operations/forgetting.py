@@ -22,6 +22,7 @@ from app.services import audit, folding, forgetting, tombstones
 from app.services.batches import LIVE
 from app.services.forgetting import Forgotten
 from app.services.tombstones import Stone
+from app.services.versions import serving_ids
 
 EXAMPLES = "examples.jsonl"
 HOLDERS_OF_TEXT = (UserQuestion, Text, Annotation, Lease, QuarantinedQuestion)
@@ -146,7 +147,8 @@ def _versions(work: UnitOfWork, total: Forgotten, store: ArtifactStore) -> tuple
             learned[version.version] = max(
                 learned[version.version], _in_lineage(store, version.artifact_digest, total.text_ids)
             )
-    active = frozenset(version.version for version in versions if version.is_active and learned[version.version])
+    serving = work.read(serving_ids)
+    active = frozenset(version.version for version in versions if version.id in serving and learned[version.version])
     return +learned, active
 
 

@@ -109,6 +109,12 @@ def generative(session: Session, domain: Domain) -> ModelVersion | None:
     return session.get(ModelVersion, domain.generative_version_id) if domain.generative_version_id else None
 
 
+def serving_ids(session: Session, *, generative: bool = True) -> set[int]:
+    """The ids of all versions that some domain serves; `generative`: or asks below the threshold."""
+    pointers = (Domain.active_version_id, Domain.generative_version_id) if generative else (Domain.active_version_id,)
+    return {found for row in session.execute(select(*pointers)) for found in row if found is not None}
+
+
 def asked_again(session: Session, domain_id: int) -> Sequence[ModelVersion]:
     """As `activated`, of the versions that were asked about what stayed below the threshold."""
     chosen = select(ModelActivation.generative_version_id).where(

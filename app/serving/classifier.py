@@ -246,6 +246,8 @@ class Classifier(Generic[Logged]):
             for place, decision in enumerate(decisions)
             if isinstance(decision, Decision) and decision.trigger_check
         }
+        if not unsure:
+            return further
         for place, decision in zip(unsure, await asyncio.gather(*unsure.values()), strict=True):
             further[place] = decision
         return further

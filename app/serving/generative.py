@@ -23,6 +23,13 @@ from app.serving.runtime import Loaded
 GRACE_SECONDS = 0.5
 # What is asked with less time than this is too late already.
 LEAST_SECONDS = 0.01
+# What a caller is told. It names no version: that may be of a domain that the caller does not see.
+SENTENCES = {
+    "starting": "the generative tier is starting; try again",
+    "broken": "the generative tier is broken; /readyz tells an admin why",
+    "late": "the generative tier did not answer in time (INTENTLOOP_REFINE_SECONDS)",
+    "queue_full": "too many questions wait for the generative tier (INTENTLOOP_GENERATIVE_QUEUE)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +60,6 @@ class Standing(Protocol):
 
     def proven(self, loaded: Loaded) -> Proven | str:
         """The artifact of a release, ready to be asked; or one word for why it cannot be."""
-
-    def sentence(self) -> str:
-        """How the tier stands, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +124,8 @@ class Recheck:
         nothing = Decision((), loaded.release.threshold)
         decision = await self._asked(loaded, text, nothing, self._alone_seconds, gone)
         if decision.label_id is None:
-            raise NoGenerativeAnswer(
-                f"the generative tier gave no answer ({decision.verdicts[-1].reason}); {self._standing.sentence()}"
-            )
+            reason = decision.verdicts[-1].reason or "failed"
+            raise NoGenerativeAnswer(SENTENCES.get(reason, f"the generative tier gave no answer ({reason})"))
         return decision
 
     def close(self) -> None:

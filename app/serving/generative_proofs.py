@@ -108,11 +108,6 @@ class Proofs:
                 return "broken", f"version {version} names labels that its domain never had"
         return ("starting", starting) if starting else ("ready", None)
 
-    def sentence(self) -> str:
-        """How the tier stands, for people."""
-        status, reason = self.standing()
-        return f"the generative tier is {status}" + (f": {reason}" if reason else "")
-
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:

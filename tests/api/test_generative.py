@@ -165,6 +165,8 @@ def test_a_broken_version_is_named_and_answers_go_on_without_it(service: Service
     assert figures(service)["intentloop_generative_ready"] == 0
     answer = service.post("/refine", {"text": "快递"})
     assert (answer.status_code, answer.json()["code"]) == (503, "generative_unavailable")
+    # Who may ask need not see every domain.
+    assert version not in answer.text
 
 
 def test_without_torch_the_service_answers_as_before_and_says_what_is_missing(

@@ -163,6 +163,18 @@ def test_versions_that_never_served_lose_their_artifact_and_say_why(context, tra
     assert purge(keeping)["retired_versions"] == []
 
 
+def test_a_version_that_was_asked_again_keeps_its_artifact(context, trained, sqlite_url, tmp_path) -> None:
+    names = old_versions(context, trained[0])
+    lies(context, trained[0])
+    asked = context.work(make_version, recipe="lora", artifact_digest=trained[1].digest).version
+    later = context.work(make_version, recipe="lora").version
+    for name in (asked, later):
+        context.work(activations.activate, name, by="ana", reason="x")
+    context.work(lambda session: session.execute(update(ModelVersion).values(created_at=days_ago(2))))
+    retired = purge(context_on(sqlite_url, tmp_path, keep_versions=1))["retired_versions"]
+    assert retired == [names[0], names[3], names[4]]
+
+
 def test_artifact_that_another_version_names_too_stays(context, trained, sqlite_url, tmp_path) -> None:
     old_versions(context, trained[0], trained[0])
     purge(context_on(sqlite_url, tmp_path, keep_versions=1))

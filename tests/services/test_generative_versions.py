@@ -201,3 +201,12 @@ def test_the_trail_says_who_was_asked_again_before_and_since(sqlite_work: UnitOf
     [(before, after)] = column(sqlite_work, AuditEvent.before, AuditEvent.after)
     assert (before["generative_version"], after["generative_version"]) == (None, again)
     assert before["version"] == after["version"] == main
+
+
+def test_what_serves_is_the_active_version_and_the_one_that_is_asked_again(sqlite_work: UnitOfWork) -> None:
+    main, again, other = discriminative(sqlite_work, 0.7), generative(sqlite_work), generative(sqlite_work)
+    activate(sqlite_work, main)
+    activate(sqlite_work, again)
+    ids = {name: sqlite_work.read(versions.find, name).id for name in (main, again, other)}
+    assert sqlite_work.read(versions.serving_ids) == {ids[main], ids[again]}
+    assert sqlite_work.read(versions.serving_ids, generative=False) == {ids[main]}

@@ -45,7 +45,9 @@ def test_integers_serve_where_they_are_as_good_and_the_facts_say_why():
     assert (choice.served.precision, choice.served.alone) == ("int8", True)
     [form] = choice.facts["forms"]
     assert form["precision"] == choice.facts["precision"] == "int8"
-    assert form["passes"] and form["most_difference"] == 0.0 and form["flips"] == 0
+    assert form["passes"]
+    assert form["most_difference"] == 0.0
+    assert form["flips"] == 0
     assert form["macro_f1"] >= choice.facts["fp32_macro_f1"] - 0.003
     assert 0.9 <= form["agreement"] <= 1.0
     assert form["bytes"] == len(choice.served.graph)
@@ -96,7 +98,8 @@ def test_where_no_form_can_be_made_or_loaded_fp32_serves(made, monkeypatch):
     monkeypatch.setattr(graph_choice, "quantise", refuse)
     choice = chosen()
     assert choice.served == Served(EXACT, alone=False, precision="fp32")
-    assert choice.facts["forms"] == [] and choice.speed == {}
+    assert choice.facts["forms"] == []
+    assert choice.speed == {}
 
 
 def test_no_text_is_judged_by_a_head_that_has_seen_it():

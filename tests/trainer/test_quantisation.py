@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from app.scorers.onnx import INPUTS, OnnxScorer
@@ -95,6 +96,17 @@ def test_a_text_has_the_same_embedding_in_any_company(exported, base, precision)
     assert likeness(together, exact) > (0.99999 if precision == "fp32" else 0.99)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS[:2])
+def test_a_graph_for_single_texts_gives_no_number_to_one_that_is_padded(exported, precision):
+    served = quantise(fused(exported["encoder"][0], max_length=MAX_LENGTH), precision)
+    session = onnxruntime.InferenceSession(served.graph)
+    ids = np.arange(6, dtype=np.int64)[None]
+    whole, padded = np.ones_like(ids), np.array([[1, 1, 1, 1, 0, 0]])
+
+    assert np.isfinite(session.run(None, dict(zip(INPUTS, (ids, whole), strict=True)))[0]).all()
+    assert not np.isfinite(session.run(None, dict(zip(INPUTS, (ids, padded), strict=True)))[0]).any()
+
+
 @pytest.mark.parametrize("base", ["encoder", "decoder"])
 def test_the_same_graph_gives_the_same_bytes_that_can_be_served_anywhere(exported, base):
     graph, _ = exported[base]
@@ -132,8 +144,6 @@ def test_a_token_with_huge_numbers_does_not_blur_the_others_when_each_has_its_ow
     )
 
     def worst(*, by_token: bool) -> float:
-        import onnxruntime
-
         model = onnx.helper.make_model(outline, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
         assert integer_products.use_integers(model, by_token=by_token) == 1
         [found] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"given": rows})

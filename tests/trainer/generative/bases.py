@@ -15,7 +15,7 @@ CORPUS = [*INTENTS, *(text for texts in INTENTS.values() for text in texts), hea
 # For tests of training: a random model learns nothing at the rate that suits a pretrained one.
 QUICK: Mapping[str, Any] = {
     "learning_rate": 1e-2,
-    "epochs": 2,
+    "epochs": 1,
     "accumulation": 1,
     "batch_size": 4,
     "references": 2,

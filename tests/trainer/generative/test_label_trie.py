@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from app.artifacts.base_models import BaseModelUnusable
 from tests.trainer.generative.bases import write_base
 from trainer.generative.causal_model import load_causal, narrowed
-from trainer.generative.label_trie import TrieReader, build_trie
+from trainer.generative.label_trie import TrieReader, build_trie, require_tree
 
 END = 0
 ANSWERS = ([5, 6, 7, END], [5, 6, 8, END], [5, END], [9, 6, 7, END], [5, 6, 7, 7, END])
@@ -90,3 +91,19 @@ def test_probabilities_of_all_answers_of_one_token_sum_to_one(reader: TrieReader
 def test_answers_that_cannot_be_told_apart_are_refused(answers: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="distinct"):
         build_trie(answers)
+
+
+def test_causal_model_can_be_read_over_a_trie(folder: Path) -> None:
+    require_tree(load_causal(folder, "float32"))
+    require_tree(load_causal(folder, "bfloat16"))
+
+
+def test_model_that_reads_both_ways_is_refused() -> None:
+    """It would see the answer while it is taught, and learn nothing."""
+    from transformers import BertConfig, BertLMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    model = BertLMHeadModel(BertConfig(**sizes, num_attention_heads=2, initializer_range=0.5)).eval()
+    with pytest.raises(BaseModelUnusable, match="does not follow an attention mask"):
+        require_tree(model)

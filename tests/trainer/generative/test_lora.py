@@ -134,7 +134,7 @@ def test_adapter_can_be_loaded_by_peft_itself(generative: Path, bases: Path) -> 
 
 def test_next_batch_goes_on_from_the_adapter_with_a_new_label(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
-    parent = train_lora(tmp_path / "first", base, config={"epochs": 8})
+    parent = train_lora(tmp_path / "first", base, config={"epochs": 5})
 
     def next_batch(name: str, **fields: Any) -> Path:
         folder = tmp_path / name
@@ -159,7 +159,7 @@ def test_next_batch_goes_on_from_the_adapter_with_a_new_label(tmp_path: Path) ->
 
 def test_label_token_stays_its_labels_when_labels_come_and_go(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", room=0)
-    config = {"epochs": 4, "label_tokens": True}
+    config = {"epochs": 3, "label_tokens": True}
     parent = train_lora(tmp_path / "first", base, config=config)
     kept = dict(list(NEW_LABEL.items())[1:])
     fields = {"labels": [{"id": n, "path": path} for n, path in enumerate(kept, 2)], "parent": str(parent)}
@@ -296,6 +296,13 @@ def test_base_that_does_not_follow_a_mask_is_one_sentence(tmp_path: Path, capsys
     size = json.loads((base / "config.json").read_text())["vocab_size"]
     MambaForCausalLM(MambaConfig(vocab_size=size, hidden_size=16, num_hidden_layers=1)).save_pretrained(base)
     refused(tmp_path, lora_spec(tmp_path, base, config={"epochs": 1}), capsys, "does not follow an attention mask")
+
+
+def test_prompt_longer_than_the_bases_window_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_base(tmp_path / "base", use_sliding_window=True, sliding_window=70, max_window_layers=0)
+    refused(tmp_path, lora_spec(tmp_path, base), capsys, "and may take 70: ")
 
 
 def refused(folder: Path, spec: Path, capsys: pytest.CaptureFixture[str], said: str) -> None:

@@ -50,6 +50,11 @@ def test_process_answers_as_the_trainer_did(generative: Path, bases: Path, clien
     assert scorer.probabilities([]).shape == (0, 3)
 
 
+def test_process_stands_behind_the_service_for_the_processor(client: GenerativeClient) -> None:
+    pid = client.ping(PATIENCE).pid
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+
+
 def test_artifacts_are_kept_and_the_oldest_goes(tmp_path: Path, generative: Path, client: GenerativeClient) -> None:
     copies = [tmp_path / name for name in ("a", "b", "c")]
     for copy in copies:

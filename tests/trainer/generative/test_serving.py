@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.scorers.generative import GenerativeClient
+from app.scorers.generative import GenerativeClient, GenerativeScorer
 from app.scorers.generative_wire import MAX_LINE_BYTES, GenerativeUnavailable, RequestInvalid
 from trainer.generative.serving import MOST_CONNECTIONS, Judge, Server
 
@@ -135,6 +135,13 @@ def test_answers_are_ranked(world: World) -> None:
 def test_each_text_has_candidates_of_its_own(world: World) -> None:
     world.ask("a", "b", candidates=[[2, 1], None])
     assert world.judge.asked == [("a", (2, 1)), ("b", None)]
+
+
+def test_many_long_texts_go_in_lines_that_fit(world: World) -> None:
+    scorer = GenerativeScorer(world.client, ARTIFACT, (1, 2), deadline_seconds=1.0)
+    texts = ["\U00020bb7" * 10_000] * 9 + ["\ud800" * 20_000]
+    assert scorer.probabilities(texts).tolist() == [pytest.approx([2 / 3, 1 / 3])] * 10
+    assert [len(text) for text, _ in world.judge.asked] == [10_000] * 10
 
 
 def test_only_this_user_may_speak_to_the_socket(world: World) -> None:
@@ -311,7 +318,7 @@ def test_nobody_at_the_socket_is_unreachable(tmp_path: Path) -> None:
         b"",
         b"nonsense\n",
         b"[]\n",
-        b'{"id":"y","answers":[]}\n',
+        b'{"id":"y","answers":[[[1,1.0]]]}\n',
         b'{"answers":[[[1,0.5]]]}\n',
         b'{"answers":[[[1,NaN]]]}\n',
     ],

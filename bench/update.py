@@ -1,0 +1,216 @@
+"""Taking in 100 new labels on top of 2,000: how long the recipes `head` and `encoder` take, and how good they are.
+
+Times are of a random encoder of BERT-base's size that reads the questions of banking77. Anchors: for `head`, plain
+fine-tuning on all labels so far, all layers and two epochs, which is what taking in labels costs without a frozen
+encoder; for `encoder`, plain fine-tuning on the very number of texts that it trains on, 100 new and 100 replayed. What
+`encoder` does besides counts as its time: choosing what is replayed, judging held-out texts, distillation, mixing
+weights, reading and writing what it keeps. The old texts' activations are kept from the batch before, as they are in
+use; the new texts' are computed. Without them the ratio is printed too. Plain fine-tuning on all labels is taken as the
+time on 200 texts times the number of texts: its cost is steps, and all steps are alike. Writing the artifact (export
+and choice of a graph) is left out on both sides; `head` has done it once for all batches.
+
+Measured is the processor's time of this process on one thread, ours and the anchor in turn; figures are medians of the
+ratios of a round.
+
+Quality is of MiniLM on banking77: 2,000 texts make a first version, 100 more make a step, and the anchor is the plain
+fine-tuning on all 2,100 from MiniLM, judged on the test questions. Five seeds draw the texts.
+
+`--quick`: one round with 32 new labels; quality of one seed on 600 texts and a part of the test questions.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench import pretrained
+from bench.plain_fine_tuning import answers, fine_tune_plainly
+from bench.pretrained import LabelledTexts
+from bench.result import Bar, CannotRun, Result
+from trainer.encoder_config import EncoderConfig
+from trainer.linear_head import LinearHead
+
+if TYPE_CHECKING:
+    from trainer.backbone import Backbone
+
+LEAST_HEAD_RATIO = 100.0
+LEAST_BF16_RATIO = 5.0
+LEAST_FP32_RATIO = 2.3
+LEAST_QUALITY = 0.99
+EPOCHS = 2
+FROZEN = 8
+_clock = time.process_time
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    rounds: int
+    new: int
+    old: int
+    seeds: int
+    quality_old: int
+    tested: int
+
+
+FULL = _Size(rounds=5, new=100, old=2_000, seeds=5, quality_old=2_000, tested=3_080)
+QUICK = _Size(rounds=1, new=32, old=640, seeds=1, quality_old=600, tested=500)
+
+
+def run(*, quick: bool) -> Result:
+    """Measure both."""
+    try:
+        import torch
+    except ImportError as error:
+        raise CannotRun("torch is not installed: pip install torch==2.13.0 'intentloop[bench]'") from error
+    torch.set_num_threads(1)
+    size = QUICK if quick else FULL
+    train, test = pretrained.read("banking77", "train", "test")
+    figures = _times(size, train)
+    figures |= _quality(size, train, test)
+    bars = {
+        "head_ratio": Bar(figures["head_ratio"], at_least=LEAST_HEAD_RATIO),
+        "fp32_ratio": Bar(figures["fp32_ratio"], at_least=LEAST_FP32_RATIO),
+        "accuracy_ratio": Bar(figures["accuracy_ratio"], at_least=LEAST_QUALITY),
+    }
+    if "bf16_ratio" in figures:
+        bars["bf16_ratio"] = Bar(figures["bf16_ratio"], at_least=LEAST_BF16_RATIO)
+    return Result(figures, bars)
+
+
+def _times(size: _Size, train: LabelledTexts) -> dict[str, float]:
+    from trainer.embedding import multiplies_in_bf16
+
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(train))
+    old, new = train.taken(rows[: size.old]), train.taken(rows[size.old : size.old + size.new])
+    kinds = ["fp32"]
+    if multiplies_in_bf16():
+        kinds.append("bf16")
+    else:
+        print("this processor does not multiply in bfloat16: that bar is not measured here")
+    rounds: dict[str, list[float]] = {}
+    for number in range(size.rounds):
+        plain = _plain(train.taken(rng.permutation(len(train))[: 2 * size.new]), number)
+        measured = {"plain_seconds": plain}
+        on_all = plain * (size.old + size.new) / (2 * size.new)
+        measured["head_ratio"] = on_all / _head(old, new)
+        for kind in kinds:
+            for kept in (True, False):
+                took = _encoder(old, new, bf16=kind == "bf16", kept=kept)
+                measured[f"{kind}_ratio" if kept else f"{kind}_ratio_nothing_kept"] = plain / took
+        print(", ".join(f"{name} {value:.2f}" for name, value in measured.items()))
+        for name, value in measured.items():
+            rounds.setdefault(name, []).append(value)
+    return {name: round(statistics.median(values), 2) for name, values in rounds.items()}
+
+
+def _plain(data: LabelledTexts, seed: int) -> float:
+    backbone = pretrained.random_bert_base()
+    tokens = backbone.tokens(data.texts)
+    start = _clock()
+    fine_tune_plainly(backbone, tokens, data.targets, _labels(), epochs=EPOCHS, seed=seed)
+    return _clock() - start
+
+
+def _head(old: LabelledTexts, new: LabelledTexts) -> float:
+    """From the new texts to a head on all: embeddings of the new ones, and a fit."""
+    from trainer.dense_head import HeadSettings, fit_head
+    from trainer.onnx_artifact import encoder_alone
+    from trainer.serving_form import serve
+
+    # As it was exported: which form serves is chosen when the base is first used, and not at each update.
+    encoder, _ = serve(
+        pretrained.random_bert_base(), old.texts, old.targets, precision="fp32", facts={}, report=lambda _, __: None
+    )
+    scorer = encoder_alone(encoder)
+    known = np.random.default_rng(0).normal(size=(len(old), 768)).astype(np.float32)
+    targets = np.concatenate([old.targets, new.targets])
+    start = _clock()
+    embeddings = np.vstack([known, scorer.embed(new.texts)])
+    fit_head(embeddings, targets, _labels(), HeadSettings(), 0, lambda _, __: None)
+    return _clock() - start
+
+
+def _encoder(old: LabelledTexts, new: LabelledTexts, *, bf16: bool, kept: bool) -> float:
+    """One step of the recipe, from tokens to weights."""
+    from trainer.activation_cache import ActivationCache
+    from trainer.embedding import Embedder
+    from trainer.incremental_step import Examples, Previous, train_step
+
+    backbone = pretrained.random_bert_base()
+    olds, news = (Examples([tuple(ids) for ids in backbone.tokens(part.texts)], part.targets) for part in (old, new))
+    rng = np.random.default_rng(0)
+    head = LinearHead(rng.normal(size=(768, _labels())).astype(np.float32), np.zeros(_labels(), np.float32))
+    held = rng.random(len(old)) < 0.15
+    previous = Previous(head, list(range(_labels())), np.full(len(old), -1), held)
+    with tempfile.TemporaryDirectory() as folder:
+        if kept:
+            cache = ActivationCache(Path(folder), olds.tokens)
+            Embedder(backbone, FROZEN, bf16=bf16).prepared(olds.tokens, cache)
+            cache.save()
+        start = _clock()
+        cache = ActivationCache(Path(folder), [*olds.tokens, *news.tokens])
+        embedder = Embedder(backbone, FROZEN, bf16=bf16)
+        # As many are trained on as by the anchor: what is held out besides is an extra.
+        config = EncoderConfig(freeze_layers=FROZEN, held_out=0.0)
+        train_step(embedder, news, olds, previous, config, seed=0, kept=cache)
+        cache.save()
+        return _clock() - start
+
+
+# Quality
+
+
+def _quality(size: _Size, train: LabelledTexts, test: LabelledTexts) -> dict[str, float]:
+    tested = test.taken(np.random.default_rng(0).permutation(len(test))[: size.tested])
+    ours, plain = [], []
+    for seed in range(size.seeds):
+        rows = np.random.default_rng(seed).permutation(len(train))
+        old = train.taken(rows[: size.quality_old])
+        new = train.taken(rows[size.quality_old : size.quality_old + size.new])
+        ours.append(_accuracy(*_stepped(old, new, seed), tested))
+        plain.append(_accuracy(*_whole(old, new, seed), tested))
+        print(f"seed {seed}: step {ours[-1]:.4f}, plain fine-tuning on all {plain[-1]:.4f}")
+    return {
+        "accuracy_step": round(statistics.mean(ours), 4),
+        "accuracy_plain": round(statistics.mean(plain), 4),
+        "accuracy_ratio": round(statistics.median(a / b for a, b in zip(ours, plain, strict=True)), 4),
+    }
+
+
+def _stepped(old: LabelledTexts, new: LabelledTexts, seed: int) -> tuple[Backbone, LinearHead]:
+    """A first version on the old texts, and a step with the new ones, with the recipe's own numbers."""
+    from trainer.embedding import Embedder, multiplies_in_bf16
+    from trainer.frozen_layers import frozen_count
+    from trainer.incremental_step import Examples, Previous, train_first, train_step
+
+    config, bf16 = EncoderConfig(), multiplies_in_bf16()
+    backbone = pretrained.minilm()
+    olds, news = (Examples([tuple(ids) for ids in backbone.tokens(part.texts)], part.targets) for part in (old, new))
+    first = train_first(Embedder(backbone, 0, bf16=bf16), olds, _labels(), config, seed=seed)
+    held = np.isin(np.arange(len(olds)), first.held_new)
+    previous = Previous(first.head, list(range(_labels())), np.full(len(olds), -1), held)
+    embedder = Embedder(backbone, frozen_count(backbone.encoder, config.freeze_layers), bf16=bf16)
+    return backbone, train_step(embedder, news, olds, previous, config, seed=seed).head
+
+
+def _whole(old: LabelledTexts, new: LabelledTexts, seed: int) -> tuple[Backbone, LinearHead]:
+    backbone = pretrained.minilm()
+    tokens = backbone.tokens([*old.texts, *new.texts])
+    targets = np.concatenate([old.targets, new.targets])
+    return backbone, fine_tune_plainly(backbone, tokens, targets, _labels(), epochs=EPOCHS, seed=seed)
+
+
+def _accuracy(backbone: Backbone, head: LinearHead, tested: LabelledTexts) -> float:
+    return float((answers(backbone, head, tested.texts) == tested.targets).mean())
+
+
+def _labels() -> int:
+    """Of banking77."""
+    return 77
