@@ -51,7 +51,6 @@ class EncoderConfig:
         first_refit: whether the first version is trained once more, on the held-out texts too; worth it where texts
             are few. The next step then has none of them to judge by.
         max_length: tokens of a text that are read; 8 to 512.
-        precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
     """
 
     epochs: int = 2
@@ -71,7 +70,6 @@ class EncoderConfig:
     label_smoothing: float = 0.0
     held_out: float = 0.15
     max_length: int = 64
-    precision: str = "auto"
     first_epochs: int = 8
     first_learning_rate: float = 5e-5
     first_batch_size: int = 32
@@ -111,8 +109,6 @@ class EncoderConfig:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
         if self.bf16 not in BF16:
             raise ValueError(f"bf16 must be one of {', '.join(BF16)}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
 
     def step(self) -> Schedule:
         """The numbers of a step that continues from a version."""
