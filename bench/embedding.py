@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.minilm import DIMENSION, MAX_LENGTH, WEIGHTS_SHA256
+from bench.minilm import MAX_LENGTH, WEIGHTS_SHA256
 from bench.result import CannotRun
 from trainer.logistic import Float32Array
 
+DIMENSION = 384
 _AT_ONCE = 64
 
 

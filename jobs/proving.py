@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from app.db.tables import Label, ModelVersion
-from app.intent.evaluation import Evaluation, evaluate_answers, macro_f1
+from app.intent.arrays import IntArray
+from app.intent.evaluation import RESAMPLES, Evaluation, evaluate_answers, macro_f1
 from app.intent.gate import FirstProof, GateDecision, Rival, judge, judge_first
 from app.intent.releases import Release
 from app.scorers import load_scorer
 from app.scorers.artifact import (
     ArtifactUnusable,
+    Manifest,
     OutOfFold,
     Scorer,
     check_reference_answers,
@@ -22,7 +24,7 @@ from app.scorers.artifact import (
 from app.scorers.tiers import tiers_of
 from app.services import batches, domains, rule_sets, versions
 from app.services.versions import Proof
-from jobs import pairing
+from jobs import later_tier, pairing
 from jobs.answering import Answers, Gold, answer, cascade
 from jobs.context import JobContext
 
@@ -61,14 +63,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
     Raises:
         NotProven: it cannot be served at all.
     """
-    try:
-        folder = context.store.fetch(digest)
-        manifest = verify(folder, digest)
-        scorer = load_scorer(folder)
-        check_reference_answers(scorer, folder)
-        out_of_fold = read_out_of_fold(folder)
-    except ArtifactUnusable as error:
-        raise NotProven(f"the trainer's artifact is not usable: {error}") from error
+    manifest, scorer, out_of_fold = _opened(context, digest)
     release = context.work.read(domains.release, claimed.domain.id)
     if unknown := [label_id for label_id in scorer.label_ids if label_id not in release.paths]:
         raise NotProven(f"the trainer's artifact names labels that the domain never had: {unknown[:5]}")
@@ -81,22 +76,13 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         rules=release.rules,
         revision=release.rule_set_revision,
         policy=claimed.domain.threshold_policy,
+        later=later_tier.answers_of(context, claimed.domain, out_of_fold, manifest.label_ids),
     )
     threshold = fitted.pairing.threshold
     answers = answer(cascade(scorer, "candidate", release.rules, fitted.pairing), gold.texts, threshold)
-    on_gold = evaluate_answers(
-        gold.truth, answers.predicted, answers.confidence, threshold=threshold, rng=rng, paths=release.paths
-    )
+    on_gold = _evaluated(gold.truth, answers, threshold, release, rng)
     held_out = fitted.out_of_fold
-    beside = evaluate_answers(
-        out_of_fold.label_ids,
-        held_out.predicted,
-        held_out.confidence,
-        threshold=threshold,
-        rng=rng,
-        resamples=200,
-        paths=release.paths,
-    )
+    beside = _evaluated(out_of_fold.label_ids, held_out, threshold, release, rng, resamples=200)
     rivals = _rivals(context, claimed, gold)
     decision = (
         judge(gold.truth, answers.predicted, rivals, rng)
@@ -109,8 +95,8 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         artifact_digest=digest,
         model_path=context.store.location(digest),
         evaluation={
-            "gold": named(on_gold, release.paths),
-            "out_of_fold": named(beside, release.paths),
+            "gold": on_gold,
+            "out_of_fold": beside,
             "thresholds": fitted.thresholds.as_json(),
             "gate": decision.as_json(),
             "left_out_labels": [release.paths[label_id] for label_id in manifest.left_out_label_ids],
@@ -123,6 +109,37 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         passed=decision.passed,
         reasons=decision.reasons if not decision.passed else (),
     )
+
+
+def _opened(context: JobContext, digest: str) -> tuple[Manifest, Scorer, OutOfFold]:
+    try:
+        folder = context.store.fetch(digest)
+        manifest = verify(folder, digest)
+        scorer = load_scorer(folder)
+        check_reference_answers(scorer, folder)
+        return manifest, scorer, read_out_of_fold(folder)
+    except ArtifactUnusable as error:
+        raise NotProven(f"the trainer's artifact is not usable: {error}") from error
+
+
+def _evaluated(
+    truth: IntArray,
+    answers: Answers,
+    threshold: float,
+    release: Release,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    figures = evaluate_answers(
+        truth,
+        answers.predicted,
+        answers.confidence,
+        threshold=threshold,
+        rng=rng,
+        resamples=resamples,
+        paths=release.paths,
+    )
+    return named(figures, release.paths)
 
 
 def gold_of(items: Sequence[batches.LabelledText]) -> Gold:

@@ -71,7 +71,7 @@ class Verdict:
 
     def ancestor(self, threshold: float) -> tuple[str, float] | None:
         """The deepest node above a label that is itself below the threshold, where the node is not; its probability."""
-        if self.confidence is None or self.confidence >= threshold or self.out_of_scope:
+        if not self.above or self.confidence is None or self.confidence >= threshold or self.out_of_scope:
             return None
         return next((node for node in self.above if node[1] >= threshold), None)
 

@@ -88,6 +88,18 @@ def test_texts_that_the_encoder_was_not_trained_on_alone_set_the_threshold():
     assert (scope.score(known, probabilities) > scope.threshold).mean() < 0.15
 
 
+def test_held_out_texts_take_no_part_in_the_means_that_they_are_measured_by():
+    """With three texts a label each pulls its mean to itself: measured so, half of all new texts would be far."""
+    shares = []
+    for seed in range(20):
+        embeddings, targets, _ = drawn(6, seed=seed)
+        rows = np.arange(1, len(targets), 2)
+        scope = fit_scope(embeddings, targets, judged(embeddings[rows]), rows=rows, flagged=0.2)
+        known, _, probabilities = drawn(50, seed=500 + seed)
+        shares.append((scope.score(known, probabilities) > scope.threshold).mean())
+    assert np.mean(shares) < 0.25
+
+
 def test_too_few_texts_to_promise_anything_flag_nothing():
     scope = fit_scope(*drawn(3, seed=0))
     assert scope.threshold == np.inf

@@ -10,7 +10,7 @@ from app.artifacts.training_cache import ENCODERS
 from app.db.tables import ModelVersion
 from app.scorers import load_scorer
 from app.scorers.artifact import read_manifest
-from app.services import batches, domains
+from app.services import activations, batches, domains
 from jobs.context import JobContext
 from jobs.training import train_next
 from tests.builders import batch_of
@@ -63,3 +63,17 @@ def test_a_later_batch_computes_the_embeddings_of_its_new_texts_alone(context: J
     assert (exported / "model.onnx").stat().st_mtime_ns == made_at
     folder = context.settings.artifacts / again.artifact_digest
     assert read_manifest(folder).text_count == 45
+
+
+def test_a_fine_tuned_encoder_goes_on_from_the_one_that_serves(context: JobContext) -> None:
+    quick = {"first_contrastive_epochs": 1, "first_epochs": 4, "first_learning_rate": 2e-3, "bf16": "off"}
+    first = train(context, "encoder", **quick, precision="fp32")
+    context.work(activations.activate, first.version, by="ana", reason="to go on from", force=True)
+    label_texts(World(context), 3, seed=5)
+
+    second = train(context, "encoder", precision="fp32")
+
+    training = read_manifest(context.settings.artifacts / second.artifact_digest).facts["training"]
+    assert training["new"] + training["replayed"] > 0
+    assert second.parent_version == first.version
+    assert second.evaluation["gold"]["count"] == 36
