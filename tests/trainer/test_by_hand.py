@@ -123,6 +123,23 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_one_sentence(
+    tmp_path: Path,
+    base: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("trainer.by_hand.train_from", fail)
+
+    assert main(arguments(base, tmp_path / "out", data(tmp_path / "new.jsonl", range(2), 4))) == 2
+    assert "--batch-size" in capsys.readouterr().err
+
+
 def test_what_cannot_be_trained_from_is_one_sentence(
     tmp_path: Path, base: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
