@@ -180,10 +180,12 @@ def train_step(
         Labelled(new_texts.taken(held_new), new.targets[held_new]),
         Labelled(embedder.prepared(old.taken(judged_old).tokens, kept), old.targets[judged_old]),
     )
-    compared = _both(judged, replay)
+    # Of the replayed texts a part: each mixture of weights is asked about all that is compared.
+    watched = chosen[stratified(replay.targets, _judged_count(len(training)), rng)]
+    compared = _both(judged, Labelled(pool.texts.taken(watched), pool.targets[watched]))
     before = trainable_state(embedder)
     said_before = np.concatenate(
-        [_answers(embedder, head, judged), head.logits(pool.embeddings[chosen]).argmax(axis=1)]
+        [_answers(embedder, head, judged), head.logits(pool.embeddings[watched]).argmax(axis=1)]
     )
     tuned = fine_tune(
         embedder,
