@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -117,20 +117,7 @@ def create_app(settings: Settings, *, figures: Path | None = None, generative: P
         try:
             yield
         finally:
-            services.draining = True
-            # In the order of a question's way, and beside the loop: what is in flight needs it to be answered.
-            await asyncio.to_thread(services.extract.close)
-            await services.classifier.close()
-            if services.generative is not None:
-                await asyncio.to_thread(services.generative.stop)
-            await asyncio.to_thread(services.log.close)
-            await asyncio.to_thread(stop_following, services)
-            await asyncio.to_thread(services.folder.stop)
-            await asyncio.to_thread(services.porter.stop)
-            await asyncio.to_thread(services.guard.stop)
-            if app.state.metrics.workers is not None:
-                await asyncio.to_thread(app.state.metrics.workers.stop)
-            services.engine.dispose()
+            await _stop(services, app.state.metrics)
 
     # The pages of the API carry their own scripts: a closed network reaches no CDN.
     app = FastAPIOffline(
@@ -154,6 +141,23 @@ def create_app(settings: Settings, *, figures: Path | None = None, generative: P
     _add_layers(app, settings)
     _complete_document(app, routes)
     return app
+
+
+async def _stop(services: Services, metrics: Metrics) -> None:
+    """End in the order of a question's way, and beside the loop: what is in flight needs it to be answered."""
+    services.draining = True
+    await asyncio.to_thread(services.extract.close)
+    await services.classifier.close()
+    if services.generative is not None:
+        await asyncio.to_thread(services.generative.stop)
+    await asyncio.to_thread(services.log.close)
+    await asyncio.to_thread(stop_following, services)
+    await asyncio.to_thread(services.folder.stop)
+    await asyncio.to_thread(services.porter.stop)
+    await asyncio.to_thread(services.guard.stop)
+    if metrics.workers is not None:
+        await asyncio.to_thread(metrics.workers.stop)
+    services.engine.dispose()
 
 
 def _add_layers(app: FastAPI, settings: Settings) -> None:
@@ -186,14 +190,7 @@ def build(settings: Settings, metrics: Metrics, *, generative: Path | None = Non
     secret = Secret(installation_secret(settings))
     runtime = open_runtime(settings)
     turn = turn_of(engine)
-
-    fold = Folding(work, turn)
-
-    def follow() -> bool:
-        with metrics.folding():
-            return fold()
-
-    folder = Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, rest=FOLD_REST, name="folder")
+    folder = _folder(work, turn, metrics)
     log = LogWriter(
         log_database(work, turn, folder, runtime, metrics),
         spool=open_spool(settings),
@@ -243,6 +240,17 @@ def build(settings: Settings, metrics: Metrics, *, generative: Path | None = Non
         extract=Extraction(settings),
         generative=tier,
     )
+
+
+def _folder(work: UnitOfWork, turn: AbstractContextManager[object], metrics: Metrics) -> Follower:
+    """What folds questions into texts after their commit."""
+    fold = Folding(work, turn)
+
+    def follow() -> bool:
+        with metrics.folding():
+            return fold()
+
+    return Follower(follow, every_seconds=1.0, gather_seconds=GATHER_SECONDS, rest=FOLD_REST, name="folder")
 
 
 def _door(settings: Settings, work: UnitOfWork) -> tuple[KeyRing, RememberedKeys]:

@@ -1,5 +1,6 @@
 """What a machine remembers: written whole, for nobody else to read, and read back as it was."""
 
+import json
 import shutil
 import stat
 from dataclasses import replace
@@ -24,6 +25,8 @@ RELEASE = Release(
     2,
     (Rule(9, 5, ("快递", "wifi"), ("不",), r"\d+", 0.91, "manual"), Rule(10, 6, ("你好",))),
     {"weights": {"9": 1.5}, "trust": {"mined": 0.5}},
+    "shop-v5",
+    "ef" * 32,
 )
 KEY = KeyRecord(
     1, "0123456789ab", "cd" * 32, "ana", "labeler", frozenset({"shop"}), frozenset({3}), "ana", 60, datetime.now(UTC)
@@ -35,8 +38,17 @@ def test_release_is_read_back_as_it_was(tmp_path: Path) -> None:
     bare = Release(DomainState(1, "default", "single_label", True, 0, 0), None, None, None, 1.0, {})
     remember_release(tmp_path / "last", bare)
     assert remembered_releases(tmp_path / "last") == [bare, RELEASE]
-    assert remembered_digests(tmp_path / "last") == {"ab" * 32}
+    assert remembered_digests(tmp_path / "last") == {"ab" * 32, "ef" * 32}
     assert remembered_releases(tmp_path / "nothing") == []
+
+
+def test_what_a_release_before_the_generative_tier_remembered_is_read(tmp_path: Path) -> None:
+    remember_release(tmp_path, RELEASE)
+    path = tmp_path / "release-3.json"
+    values = json.loads(path.read_text())
+    del values["generative_version"], values["generative_digest"]
+    path.write_text(json.dumps(values))
+    assert remembered_releases(tmp_path) == [replace(RELEASE, generative_version=None, generative_digest=None)]
 
 
 def test_older_epoch_never_replaces_a_newer_one_unless_the_database_says_so_anew(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "patience": ("patience",),
     "max_length": ("max_length",),
     "bf16": ("bf16",),
+    "precision": ("precision",),
 }
 
 
@@ -100,7 +101,7 @@ def _train(options: argparse.Namespace, new: Sequence[_Row], old: Sequence[_Row]
     out.mkdir(parents=True, exist_ok=True)
     listed = [{"id": label.id, "path": label.path} for label in labels]
     (out / LABELS).write_bytes(canonical_json({"labels": listed}))
-    return train_from(start, spec, config, out, _print_progress)
+    return train_from(start, spec, config, out, _print_progress).digest
 
 
 def _known_labels(folder: Path) -> dict[str, int]:
@@ -180,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--patience", type=int)
     parser.add_argument("--max-length", type=int, help="tokens of a text that are read")
     parser.add_argument("--bf16", choices=["auto", "on", "off"])
+    parser.add_argument("--precision", choices=["auto", "fp32"], help="of the graph that is served")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

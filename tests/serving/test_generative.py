@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from app.scorers.generative_tier import total_probability
 from app.serving.batching import GreedyBatcher
 from app.serving.classifier import Asked, Classifier, Secret
 from app.serving.generative import Recheck
-from app.serving.generative_keeper import SOCKET, Keeper
+from app.serving.generative_keeper import SOCKET, Keeper, read_state
 from app.serving.generative_proofs import Proofs
 from app.serving.runtime import Runtime
 from tests.serving.artifacts import LABELS, Artifact, release
@@ -176,6 +178,8 @@ def test_an_answer_waits_for_the_tier_until_the_deadline_and_no_longer(world: Wo
     [row] = world.ask(UNSURE)
     assert (row.method, row.trigger_check) == ("local_model", True)
     assert row.route_used == ["discriminative", "generative"]
+    # Of the 0.3 seconds; the process would hold it for ever.
+    assert row.latency_ms < 10_000
     assert row.verdicts[-1] | {"version": None} == {
         "tier": "generative", "label_id": None, "confidence": None, "topk": [], "reason": "late", "version": None,
     }  # fmt: skip
@@ -330,6 +334,28 @@ def test_of_several_workers_one_proves_an_artifact(world: World, artifact: Artif
     other.look()
     assert other.standing() == ("ready", None)
     assert len(world.asked_of_process()) == asked
+
+
+def test_what_was_proved_in_a_process_counts_for_no_other(world: World) -> None:
+    def anew() -> Proofs:
+        return Proofs(
+            world.keeper.folder,
+            GenerativeClient(world.keeper.folder / SOCKET),
+            wanted=lambda: [loaded.release for loaded in world.runtime.loaded.values()],
+            fetch=world.runtime.fetch,
+        )
+
+    proofs, loaded = anew(), world.runtime.loaded["default"]
+    proofs.look()
+    assert not isinstance(proofs.proven(loaded), str)
+    before = ready(world.keeper)
+    os.kill(before, signal.SIGKILL)
+    ready(world.keeper, but=before)
+    proofs._state = read_state(world.keeper.folder)
+    assert proofs.proven(loaded) == "starting"
+    assert proofs.standing()[0] == "starting"
+    proofs.look()
+    assert not isinstance(proofs.proven(loaded), str)
 
 
 def test_confidence_is_weighted_by_how_likely_the_answer_is_a_candidate() -> None:

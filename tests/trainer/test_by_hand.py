@@ -11,7 +11,20 @@ from app.scorers.artifact import check_reference_answers, digest, read_manifest,
 from tests.trainer.tiny_encoders import bert, texts_of
 from trainer.__main__ import main
 
-NUMBERS = ("--epochs", "2", "--batch-size", "8", "--lr", "5e-4", "--head-lr", "1e-2", "--replay-ratio", "0.5")
+NUMBERS = (
+    "--epochs",
+    "2",
+    "--batch-size",
+    "8",
+    "--lr",
+    "5e-4",
+    "--head-lr",
+    "1e-2",
+    "--replay-ratio",
+    "0.5",
+    "--precision",
+    "fp32",
+)
 
 
 def data(path: Path, labels: Sequence[int], count: int, seed: int = 0) -> Path:
@@ -39,7 +52,20 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     """What a first call wrote, from a base model and new texts alone. Read only."""
     folder = tmp_path_factory.mktemp("earlier")
     new = data(folder / "new.jsonl", range(3), 12)
-    numbers = ("--epochs", "5", "--lr", "2e-3", "--head-lr", "1e-2", "--bf16", "off", "--freeze-layers", "0")
+    numbers = (
+        "--epochs",
+        "5",
+        "--lr",
+        "2e-3",
+        "--head-lr",
+        "1e-2",
+        "--bf16",
+        "off",
+        "--freeze-layers",
+        "0",
+        "--precision",
+        "fp32",
+    )
     assert main(arguments(base, folder / "out", new, *numbers)) == 0
     return folder / "out"
 
