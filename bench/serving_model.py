@@ -184,7 +184,7 @@ def _time(ask: Ask, batches: Sequence[Sequence[str]]) -> _Round:
 
 
 def _shown(name: str, ours: Sequence[_Round], theirs: Sequence[_Round], speedup: float) -> dict[str, float]:
-    figures = {}
+    figures: dict[str, float] = {}
     for side, rounds in (("served", ours), ("torch", theirs)):
         per_second = 1.0 / statistics.median(one.seconds for one in rounds)
         wait = statistics.median(one.milliseconds for one in rounds)
