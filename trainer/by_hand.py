@@ -70,6 +70,12 @@ def main(arguments: Sequence[str]) -> int:
     except (SpecInvalid, OSError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        # Of torch, only the message tells a lack of memory from a mistake.
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("there is not enough memory: take a smaller --batch-size or a smaller model", file=sys.stderr)
+        return 2
     print(f"[100 %] {options.output_path.name} holds the artifact {digest}", flush=True)
     return 0
 
