@@ -34,15 +34,17 @@ def fit(
     rules: Sequence[Rule],
     revision: int | None,
     policy: str = "sweep",
+    later: Held | None = None,
 ) -> Fitted:
     """Fit the two together on answers to texts that the model had not seen, and mined rules had not been mined on.
 
     Without rules the model's own confidence stands. `texts`: by text id, all or most of those out of fold; one that was
-    forgotten since has no rule that matches it. `policy`: how τ is chosen, a key of `calibration.POLICIES`.
+    forgotten since has no rule that matches it. `policy`: how τ is chosen, a key of `calibration.POLICIES`. `later`:
+    what the next tier says about the same texts.
     """
     if not rules:
         best = Answers(_best(out_of_fold, label_ids), out_of_fold.probabilities.max(axis=1, initial=0.0))
-        chosen = _thresholds(best, out_of_fold, policy)
+        chosen = _thresholds(best, out_of_fold, policy, later)
         return Fitted(Pairing(chosen.threshold), best, chosen)
     # Optimising takes a second to import, and most proofs have no rules.
     from app.intent.fusion_fitting import fit_fusion
@@ -56,12 +58,12 @@ def fit(
         seed=SEED,
     )
     answers = Answers(np.asarray(fitted.predicted), np.asarray(fitted.confidence))
-    chosen = _thresholds(answers, out_of_fold, policy)
+    chosen = _thresholds(answers, out_of_fold, policy, later)
     return Fitted(Pairing(chosen.threshold, revision, fitted.fusion.as_json()), answers, chosen)
 
 
-def _thresholds(answers: Answers, out_of_fold: OutOfFold, policy: str) -> Thresholds:
-    return fit_thresholds(out_of_fold.label_ids, Held(answers.predicted, answers.confidence), policy=policy)
+def _thresholds(answers: Answers, out_of_fold: OutOfFold, policy: str, later: Held | None) -> Thresholds:
+    return fit_thresholds(out_of_fold.label_ids, Held(answers.predicted, answers.confidence), later, policy=policy)
 
 
 def _best(out_of_fold: OutOfFold, label_ids: Sequence[int]) -> IntArray:

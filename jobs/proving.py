@@ -24,7 +24,7 @@ from app.scorers.artifact import (
 from app.scorers.tiers import tiers_of
 from app.services import batches, domains, rule_sets, versions
 from app.services.versions import Proof
-from jobs import pairing
+from jobs import later_tier, pairing
 from jobs.answering import Answers, Gold, answer, cascade
 from jobs.context import JobContext
 
@@ -76,6 +76,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         rules=release.rules,
         revision=release.rule_set_revision,
         policy=claimed.domain.threshold_policy,
+        later=later_tier.answers_of(context, claimed.domain, out_of_fold, manifest.label_ids),
     )
     threshold = fitted.pairing.threshold
     answers = answer(cascade(scorer, "candidate", release.rules, fitted.pairing), gold.texts, threshold)

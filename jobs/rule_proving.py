@@ -12,7 +12,7 @@ from app.scorers import load_scorer
 from app.scorers.artifact import ArtifactUnusable, read_manifest, read_out_of_fold, verify
 from app.services import domains, rule_proofs
 from app.services.rule_proofs import RuleProof, Trial
-from jobs import pairing
+from jobs import later_tier, pairing
 from jobs.answering import Gold, answer, cascade
 from jobs.context import JobContext
 from jobs.proving import named
@@ -70,6 +70,7 @@ def _prove(context: JobContext, tried: Trial) -> RuleProof | None:
         logger.warning("rules of domain %s cannot be tried: %s", tried.domain, error)
         return None
     known = context.work.read(rule_proofs.texts, out_of_fold.text_ids.tolist())
+    domain = context.work.read(domains.find, tried.domain)
     # The revision is given when the rules are frozen.
     fitted = pairing.fit(
         out_of_fold,
@@ -77,7 +78,8 @@ def _prove(context: JobContext, tried: Trial) -> RuleProof | None:
         texts=known,
         rules=tried.wanted,
         revision=None,
-        policy=tried.threshold_policy,
+        policy=domain.threshold_policy,
+        later=later_tier.answers_of(context, domain, out_of_fold, manifest.label_ids),
     )
     labelled = context.work.read(rule_proofs.gold, tried.domain_id)
     gold = Gold([text for text, _ in labelled], np.array([label_id for _, label_id in labelled], dtype=np.int64))

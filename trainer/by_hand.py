@@ -42,6 +42,7 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "patience": ("patience",),
     "max_length": ("max_length",),
     "bf16": ("bf16",),
+    "precision": ("precision",),
 }
 
 
@@ -68,6 +69,12 @@ def main(arguments: Sequence[str]) -> int:
         digest = _train(options, new, old, config)
     except (SpecInvalid, OSError) as error:
         print(f"{error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        # Of torch, only the message tells a lack of memory from a mistake.
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("there is not enough memory: take a smaller --batch-size or a smaller model", file=sys.stderr)
         return 2
     print(f"[100 %] {options.output_path.name} holds the artifact {digest}", flush=True)
     return 0
@@ -100,7 +107,7 @@ def _train(options: argparse.Namespace, new: Sequence[_Row], old: Sequence[_Row]
     out.mkdir(parents=True, exist_ok=True)
     listed = [{"id": label.id, "path": label.path} for label in labels]
     (out / LABELS).write_bytes(canonical_json({"labels": listed}))
-    return train_from(start, spec, config, out, _print_progress)
+    return train_from(start, spec, config, out, _print_progress).digest
 
 
 def _known_labels(folder: Path) -> dict[str, int]:
@@ -180,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--patience", type=int)
     parser.add_argument("--max-length", type=int, help="tokens of a text that are read")
     parser.add_argument("--bf16", choices=["auto", "on", "off"])
+    parser.add_argument("--precision", choices=["auto", "fp32"], help="of the graph that is served")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

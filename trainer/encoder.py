@@ -21,10 +21,11 @@ from app.artifacts.measured import write_measured
 from app.intent.arrays import IntArray
 from trainer.activation_cache import ActivationCache
 from trainer.backbone import Backbone, load_backbone
-from trainer.embedding import Embedder, multiplies_in_bf16
+from trainer.embedding import Embedder, best_device, multiplies_in_bf16
 from trainer.encoder_config import EncoderConfig
 from trainer.encoder_folder import Start, read_parent, write_for_next_step
 from trainer.frozen_layers import Tokens, TooFewLayers, frozen_count
+from trainer.head import names_of
 from trainer.incremental_step import Examples, Outcome, Previous, train_first, train_step
 from trainer.linear_head import LinearHead
 from trainer.logistic import fit_temperature
@@ -44,7 +45,7 @@ class _Trained:
 
     Args:
         held: rows of the material that `judge` was not trained on.
-        judge: what answers for the held-out texts: the encoder itself, or its twin that had not seen them.
+        judge: what answers for the held-out texts: the backbone, or its twin that had not seen them.
         right: for each text of the material whether a version of this step had it right: 1, 0, or -1.
     """
 
@@ -58,6 +59,14 @@ class _Trained:
     base: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An artifact by its digest, and how fast its graph was found to be beside others."""
+
+    digest: str
+    speed: Mapping[str, Any]
+
+
 def train_encoder(spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> str:
     """Train on the spec's examples, write the artifact into the empty folder `out`, and return its digest.
 
@@ -65,11 +74,12 @@ def train_encoder(spec: Spec, config: EncoderConfig, out: Path, report: Progress
         SpecInvalid: fewer than two labels have two texts, the base or the parent cannot be used, or training diverged.
     """
     prepare_torch()
-    parent = _parent(spec)
-    return train_from(parent, spec, config, out, report)
+    written = train_from(_parent(spec), spec, config, out, report)
+    write_measured(out, {"speed": written.speed})
+    return written.digest
 
 
-def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> str:
+def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> Written:
     """As `train_encoder`, from a given start; None is the spec's base."""
     material = material_of(spec)
     try:
@@ -82,7 +92,7 @@ def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path
         raise SpecInvalid(f"the config cannot be used: {error}") from error
     except FloatingPointError as error:
         raise SpecInvalid(f"training came apart: {error}") from error
-    return _write(spec, config, out, material, trained, report)
+    return _write(spec, config, out, material, trained, _between(0.9, 1.0, report))
 
 
 def prepare_torch() -> None:
@@ -90,7 +100,8 @@ def prepare_torch() -> None:
     # Read by CUDA when it starts; without it, its matrix products differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
-    torch.use_deterministic_algorithms(True)
+    # Accelerators have no deterministic form of some sums; there they may differ in the last bits.
+    torch.use_deterministic_algorithms(True, warn_only=best_device().type != "cpu")
 
 
 def _first(spec: Spec, config: EncoderConfig, material: Material, report: Progress) -> _Trained:
@@ -98,13 +109,20 @@ def _first(spec: Spec, config: EncoderConfig, material: Material, report: Progre
     told = {"base": {"name": base.name, "digest": base.digest, "kind": base.kind}}
     backbone = load_backbone(base.folder, max_length=config.max_length)
     examples = _examples(backbone, material)
-    n_labels = len(material.label_ids)
+    names = [tuple(ids) for ids in backbone.tokens(names_of(spec, material))]
 
     def fit(begin: float, end: float, config: EncoderConfig, held: IntArray | None) -> tuple[Backbone, Outcome]:
         fresh = load_backbone(base.folder, max_length=config.max_length) if held is not None else backbone
         embedder = _embedder(fresh, config, config.first_freeze_layers)
         outcome = train_first(
-            embedder, examples, n_labels, config, seed=spec.seed, held=held, report=_between(begin, end, report)
+            embedder,
+            examples,
+            len(material.label_ids),
+            config,
+            seed=spec.seed,
+            names=names,
+            held=held,
+            report=_between(begin, end, report),
         )
         return fresh, outcome
 
@@ -158,25 +176,22 @@ def _step(
 
 def _write(
     spec: Spec, config: EncoderConfig, out: Path, material: Material, trained: _Trained, report: Progress
-) -> str:
-    def served(backbone: Backbone, begin: float, end: float) -> tuple[ServedEncoder, Mapping[str, Any]]:
+) -> Written:
+    def served(backbone: Backbone) -> tuple[ServedEncoder, Mapping[str, Any]]:
         return serve(
             backbone,
             material.texts,
             material.targets,
             precision=config.precision,
             facts=trained.base,
-            report=_between(begin, end, report),
+            report=lambda share, stage: report(0.4 * share, stage),
         )
 
-    encoder, speed = served(trained.judge, 0.9, 0.94)
-    # The held-out texts are judged as they will be served: by the graph with its integers, not by torch.
-    judge = encoder_alone(encoder)
-    logits = trained.judge_head.logits(judge.embed([material.texts[row] for row in trained.held]))
+    encoder, speed = served(trained.judge)
+    logits = trained.judge_head.logits(encoder_alone(encoder).embed([material.texts[row] for row in trained.held]))
     if trained.judge is not trained.backbone:
-        encoder, speed = served(trained.backbone, 0.94, 0.98)
-    report(0.98, "writing the artifact")
-    write_measured(out, {"speed": speed})
+        encoder, speed = served(trained.backbone)
+    report(0.9, "writing the artifact")
     head = FittedHead(
         "linear",
         {"weights": trained.head.weights, "bias": trained.head.bias},
@@ -185,7 +200,8 @@ def _write(
         fit_temperature(logits, material.targets[trained.held]),
     )
     write_for_next_step(out, trained.backbone, [example.text_id for example in material.examples], trained.right)
-    return write_onnx_artifact(out, spec, material, encoder, head, config=asdict(config), training=trained.facts)
+    digest = write_onnx_artifact(out, spec, material, encoder, head, config=asdict(config), training=trained.facts)
+    return Written(digest, speed)
 
 
 def _parent(spec: Spec) -> Start | None:

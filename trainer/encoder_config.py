@@ -44,13 +44,13 @@ class EncoderConfig:
         distillation_temperature: by which both sides' logits are divided there.
         interpolation: whether the weights are mixed with the previous version's where that lowers negative flips.
         bf16: `auto` takes it where the processor multiplies in it, `on`, `off`.
+        precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
         label_balance: each text weighs count(its label) ** -label_balance: 0 as they come, 1 every label alike.
         held_out: share of the texts that nothing is trained on; they choose the epoch and fit the temperature.
         first_contrastive_epochs: epochs beforehand that draw texts of one label together, without the head.
         first_refit: whether the first version is trained once more, on the held-out texts too; worth it where texts
             are few. The next step then has none of them to judge by.
         max_length: tokens of a text that are read; 8 to 512.
-        precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
     """
 
     epochs: int = 2
@@ -65,11 +65,11 @@ class EncoderConfig:
     distillation_temperature: float = 2.0
     interpolation: bool = True
     bf16: str = "auto"
+    precision: str = "auto"
     label_balance: float = 0.5
     label_smoothing: float = 0.0
     held_out: float = 0.15
     max_length: int = 64
-    precision: str = "auto"
     first_epochs: int = 8
     first_learning_rate: float = 5e-5
     first_batch_size: int = 32
@@ -105,10 +105,10 @@ class EncoderConfig:
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must lie between {low:g} and {high:g}")
-        if self.bf16 not in BF16:
-            raise ValueError(f"bf16 must be one of {', '.join(BF16)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
+        if self.bf16 not in BF16:
+            raise ValueError(f"bf16 must be one of {', '.join(BF16)}")
 
     def step(self) -> Schedule:
         """The numbers of a step that continues from a version."""

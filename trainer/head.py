@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from app.artifacts.measured import write_measured
+from app.intent.scope import fit_scope
 from app.scorers.artifact import ArtifactCorrupt
 from app.scorers.onnx import MOST_LENGTH
 from trainer.dense_head import HeadSettings, fit_head
 from trainer.kept_embeddings import embeddings_of
+from trainer.logistic import softmax
 from trainer.material import Material, material_of
 from trainer.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
 from trainer.pooling import MODES
@@ -87,6 +89,7 @@ def train_head(spec: Spec, config: HeadConfig, out: Path, report: Progress) -> s
         names=names,
     )
     report(WRITING, "writing the artifact")
+    unseen = softmax(fitted.out_of_fold_logits, fitted.temperature)
     return write_onnx_artifact(
         out,
         spec,
@@ -95,6 +98,7 @@ def train_head(spec: Spec, config: HeadConfig, out: Path, report: Progress) -> s
         FittedHead(fitted.kind, fitted.arrays, fitted.out_of_fold_logits, None, fitted.temperature),
         config=asdict(config),
         training=fitted.facts,
+        scope=fit_scope(embeddings, material.targets, unseen),
     )
 
 

@@ -96,8 +96,8 @@ def train_first(
     config: EncoderConfig,
     *,
     seed: int,
+    names: Sequence[Tokens] = (),
     held: IntArray | None = None,
-    kept: Kept | None = None,
     report: Progress = lambda _, __: None,
 ) -> Outcome:
     """Train a first version on all texts but the held-out ones.
@@ -105,14 +105,18 @@ def train_first(
     First texts of one label are drawn together, then a head is fitted, then both train on while that helps.
 
     Args:
+        names: what each label is called; each counts as one more text of its label. None, or `n_labels`.
         held: rows that nothing is trained on; drawn where they are not given.
     """
     rng = np.random.default_rng(seed)
     if held is None:
         held = hold_out(examples.targets, config.held_out, MOST_HELD_OUT, rng)
     inside = np.setdiff1d(np.arange(len(examples)), held)
-    texts = embedder.prepared(examples.tokens, kept)
-    training = Labelled(texts.taken(inside), examples.targets[inside])
+    texts = embedder.prepared(examples.tokens)
+    training = _both(
+        Labelled(texts.taken(inside), examples.targets[inside]),
+        Labelled(embedder.prepared(names), np.arange(len(names), dtype=np.int64)),
+    )
     judged = Labelled(texts.taken(held), examples.targets[held])
     schedule = config.first()
     if config.first_contrastive_epochs:

@@ -114,13 +114,18 @@ def train_lora(spec: Spec, config: LoraConfig, out: Path, report: Progress) -> s
     new one begins.
 
     Raises:
-        SpecInvalid: there is no usable base, fewer than two labels have two texts, a prompt is too long, or memory
-            ran out. The message says what to do.
+        SpecInvalid: there is no usable base, fewer than two labels have two texts, a prompt is too long, the loss
+            came apart, or memory ran out. The message says what to do.
     """
+    from trainer.backbone import quiet
+
     try:
-        return _train(spec, config, out, report)
+        with quiet():
+            return _train(spec, config, out, report)
     except (ArtifactUnusable, BaseModelUnusable) as error:
         raise SpecInvalid(str(error)) from error
+    except FloatingPointError as error:
+        raise SpecInvalid(f"training came apart: {error}") from error
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise

@@ -22,13 +22,15 @@ STEP: Final = 0.01
 TARGET_ACCURACY: Final = 0.90
 MOST_RISK: Final = 0.02
 SURE: Final = 0.95
+NOISE: Final = 0.001
+"""So little of macro-F1 is no reason to prefer one τ to another."""
 NOTHING_STANDS: Final = 1.0
 """τ where no threshold keeps its promise: a person looks at everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Answers of one tier to n held-out texts; no answer is label -1 at 0."""
+    """Answers of one tier to n held-out texts; where it gave none, label -1 at confidence 0."""
 
     predicted: IntArray
     confidence: FloatArray
@@ -137,15 +139,17 @@ def cascaded(first: Held, later: Held, threshold: float) -> IntArray:
 
 
 def _sweep(candidates: tuple[Candidate, ...], confidence: FloatArray, right: NDArray[np.bool_]) -> Policy:
-    """The best macro-F1 of the cascade within 0.50 … 0.90; of equal ones the lowest τ, which asks on the least.
+    """The best macro-F1 of the cascade within 0.50 … 0.90; of equal ones the lowest τ, which asks the least.
 
-    One tier alone answers the same labels at every τ: there is nothing to sweep for, and the accuracy above τ decides.
+    One tier alone answers the same labels at every τ: there is nothing to sweep for, and the accuracy above τ decides;
+    also where its τ is as good as the best but for `NOISE`, so that luck does not move what people look at.
     """
     within = [candidate for candidate in candidates if candidate.threshold <= HIGHEST]
-    best = max(within, key=lambda candidate: (candidate.macro_f1, -candidate.threshold))
-    if best.macro_f1 - min(candidate.macro_f1 for candidate in within) > 1e-9:
-        return Policy(best.threshold, True)
-    return Policy(fit_threshold(confidence, right), False)
+    scores = {candidate.threshold: candidate.macro_f1 for candidate in within}
+    best = max(scores, key=lambda threshold: (scores[threshold], -threshold))
+    by_accuracy = fit_threshold(confidence, right)
+    is_flat = scores[best] - min(scores.values()) <= 1e-9
+    return Policy(by_accuracy if scores[best] - scores[by_accuracy] <= NOISE else best, not is_flat)
 
 
 def _risk(

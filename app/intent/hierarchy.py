@@ -50,6 +50,18 @@ class Hierarchy:
         return tuple(sums)
 
 
+def above_in(topk: Sequence[tuple[int, float]], paths: Mapping[int, str]) -> tuple[tuple[str, float], ...]:
+    """As `Hierarchy.above`, for the first of these label ids with probabilities, and of these alone."""
+    answer = topk[0][0]
+    if answer not in paths:
+        return ()
+    below = [(ancestors_of(paths[label_id]), probability) for label_id, probability in topk if label_id in paths]
+    return tuple(
+        (node, min(1.0, sum(probability for nodes, probability in below if node in nodes)))
+        for node in ancestors_of(paths[answer])
+    )
+
+
 def ancestors_of(path: str) -> tuple[str, ...]:
     """The paths of the nodes above a label, the deepest first; none for a path of one level."""
     levels = split(path)

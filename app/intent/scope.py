@@ -89,22 +89,19 @@ def fit_scope(
     """
     _check(embeddings, targets, probabilities, rows, flagged)
     n_labels = probabilities.shape[1]
-    if rows is None:
-        distances = np.empty(len(targets))
-        folds = _folds(targets)
-        for fold in np.unique(folds):
-            inside, outside = folds != fold, folds == fold
-            factor, means = _geometry(embeddings[inside], targets[inside], n_labels)
-            distances[outside] = _distances(embeddings[outside] @ factor, means)
-    else:
-        known = np.ones(len(targets), dtype=bool)
-        known[rows] = False
-        factor, means = _geometry(embeddings[known], targets[known], n_labels)
-        distances = _distances(embeddings[rows] @ factor, means)
+    held_out = _folds(targets) if rows is None else np.isin(np.arange(len(targets)), rows).astype(np.int64) - 1
+    folds = [np.flatnonzero(held_out == fold) for fold in np.unique(held_out[held_out >= 0])]
+    whole = _moments(embeddings, targets, n_labels)
+    distances = np.full(len(targets), np.nan)
+    for fold in folds:
+        factor, means = _geometry(whole - _moments(embeddings[fold], targets[fold], n_labels))
+        distances[fold] = _distances(embeddings[fold] @ factor, means)
+    if rows is not None:
+        distances = distances[rows]
     parts = np.stack([distances, _entropy(probabilities)], axis=1)
     centre, spread = parts.mean(axis=0), np.maximum(parts.std(axis=0), 1e-9)
     threshold = _quantile(((parts - centre) / spread).sum(axis=1), flagged)
-    factor, means = _geometry(embeddings, targets, n_labels)
+    factor, means = _geometry(whole)
     return Scope(factor, means, centre, spread, threshold, flagged)
 
 
@@ -174,21 +171,39 @@ def _folds(targets: IntArray) -> IntArray:
     return folds
 
 
-def _geometry(embeddings: Embeddings, targets: IntArray, n_labels: int) -> tuple[Embeddings, Embeddings]:
-    """The factor of S⁻¹ and the means after it; a label without texts lies infinitely far away."""
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Sums over texts, from which those of a fold can be taken away: counts and sums by label, and Σ x xᵀ."""
+
+    counts: FloatArray
+    sums: FloatArray
+    second: FloatArray
+
+    def __sub__(self, other: _Moments) -> _Moments:
+        return _Moments(self.counts - other.counts, self.sums - other.sums, self.second - other.second)
+
+
+def _moments(embeddings: Embeddings, targets: IntArray, n_labels: int) -> _Moments:
     values = embeddings.astype(np.float64)
-    counts = np.bincount(targets, minlength=n_labels)
-    means = np.zeros((n_labels, values.shape[1]))
-    np.add.at(means, targets, values)
-    means /= np.maximum(counts, 1)[:, None]
-    away = values - means[targets]
-    covariance = away.T @ away / max(len(values) - int((counts > 0).sum()), 1)
+    sums = np.zeros((n_labels, values.shape[1]))
+    np.add.at(sums, targets, values)
+    return _Moments(np.bincount(targets, minlength=n_labels).astype(np.float64), sums, values.T @ values)
+
+
+def _geometry(texts: _Moments) -> tuple[Embeddings, Embeddings]:
+    """The factor of S⁻¹ and the means after it; a label without texts lies infinitely far away."""
+    n, dimension = float(texts.counts.sum()), len(texts.second)
+    means = texts.sums / np.maximum(texts.counts, 1.0)[:, None]
+    covariance = (texts.second - texts.sums.T @ means) / max(n - float((texts.counts > 0).sum()), 1.0)
+    unit = float(np.trace(covariance)) / dimension
     # One text a label has no spread within labels: that of all texts is then the unit.
-    unit = float(np.trace(covariance)) / len(covariance) or float(values.var(axis=0).mean()) or 1.0
-    shrunk = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * unit * np.eye(len(covariance))
+    overall = (float(np.trace(texts.second)) / n - float(((texts.sums.sum(axis=0) / n) ** 2).sum())) / dimension
+    if unit <= 1e-9 * overall or unit <= 0.0:
+        covariance, unit = np.zeros_like(covariance), overall if overall > 0.0 else 1.0
+    shrunk = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * unit * np.eye(dimension)
     factor = np.linalg.inv(np.linalg.cholesky(shrunk)).T.astype(np.float32)
     placed = means.astype(np.float32) @ factor
-    placed[counts == 0] = np.inf
+    placed[texts.counts == 0] = np.inf
     return factor, placed
 
 

@@ -1,10 +1,11 @@
 """The generative tier: a causal model, asked again among the labels that the discriminative one finds likely."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from app.intent.cascade import TierUnavailable, Verdict
+from app.intent.hierarchy import above_in
 from app.intent.text import MaskedText
 from app.scorers.generative_wire import GenerativeUnavailable, Ranking
 
@@ -32,11 +33,14 @@ class GenerativeTier:
     name = "generative"
     fuses: Sequence[str] = ()
 
-    def __init__(self, among: Among, label_ids: Collection[int], version: str) -> None:
-        """`among` asks the artifact, which knows the labels `label_ids`."""
+    def __init__(
+        self, among: Among, label_ids: Collection[int], version: str, *, paths: Mapping[int, str] | None = None
+    ) -> None:
+        """`among` asks the artifact, which knows the labels `label_ids`. `paths`: of all labels, by id, if wanted."""
         self._among = among
         self._label_ids = frozenset(label_ids)
         self._version = version
+        self._paths = paths or {}
 
     def judge_many(self, texts: Sequence[MaskedText], earlier: Sequence[Sequence[Verdict]]) -> list[Verdict]:
         """One verdict per text: among the model's best labels where it has judged, else among all.
@@ -61,7 +65,14 @@ class GenerativeTier:
     def _verdict(self, ranking: Ranking, model: Verdict | None) -> Verdict:
         topk = ranking if model is None else total_probability(ranking, model.topk)
         label_id, confidence = topk[0]
-        return Verdict(self.name, label_id, min(1.0, confidence), tuple(topk[:MOST_TOPK]), version=self._version)
+        return Verdict(
+            self.name,
+            label_id,
+            min(1.0, confidence),
+            tuple(topk[:MOST_TOPK]),
+            version=self._version,
+            above=above_in(topk, self._paths),
+        )
 
 
 def total_probability(ranking: Ranking, model: Sequence[tuple[int, float]]) -> Ranking:

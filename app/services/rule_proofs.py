@@ -26,7 +26,6 @@ class Trial:
     wanted: Sequence[Rule]
     serving: Sequence[Rule]
     pairing: Pairing
-    threshold_policy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,6 @@ def trial(session: Session, domain_name: str) -> Trial | None:
         rule_sets.active_rules(session, domain.id),
         rule_sets.serving_rules(session, domain),
         activations.pairing_of(activations.current(session, domain)),
-        domain.threshold_policy,
     )
 
 

@@ -174,7 +174,8 @@ class Recheck:
                 raise GenerativeUnavailable("late", "the deadline passed while the question waited")
             return self._judge.judge(folder, texts, candidates, deadline_seconds=left, grace_seconds=GRACE_SECONDS)
 
-        tier = GenerativeTier(among, found.label_ids, item.loaded.release.generative_version or "")
+        release = item.loaded.release
+        tier = GenerativeTier(among, found.label_ids, release.generative_version or "", paths=release.paths)
         return list(decide_further([item.text], [item.decision], [tier], item.decision.threshold))
 
 

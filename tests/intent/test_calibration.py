@@ -110,9 +110,19 @@ def test_the_sweep_finds_the_best_macro_f1_of_its_grid_and_of_equal_ones_the_low
 
 
 def test_of_equally_good_thresholds_the_sweep_takes_the_lowest_which_asks_the_least():
-    truth, first = held([0.55] * 20 + [0.95] * 80, [False] * 20 + [True] * 80)
+    truth, first = held([0.55] * 8 + [0.95] * 92, [False] * 8 + [True] * 92)
     later = Held(truth, np.full(100, 0.99))
+    assert fit_threshold(first.confidence, first.predicted == truth) == 0.50
     assert fit_thresholds(truth, first, later).threshold == 0.56
+
+
+def test_a_gain_that_may_be_luck_does_not_move_the_threshold():
+    truth, first = held([0.55] * 500 + [0.95] * 4500, [False] * 500 + [True] * 4500)
+    # It knows better at three of five thousand texts.
+    lucky = Held(np.where(np.arange(5000) < 3, truth, first.predicted), np.full(5000, 0.99))
+    chosen = fit_thresholds(truth, first, lucky)
+    assert chosen.threshold == fit_threshold(first.confidence, first.predicted == truth) == 0.50
+    assert chosen.policies["sweep"].reached
 
 
 def test_the_sweep_asks_no_later_than_its_grid_ends_however_good_the_next_tier_is():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.intent.hierarchy import Hierarchy, ancestors_of, at_depth, depth_of
+from app.intent.hierarchy import Hierarchy, above_in, ancestors_of, at_depth, depth_of
 
 PATHS = {
     1: "硬件 > 屏幕 > 碎裂",
@@ -75,3 +75,12 @@ def test_no_answer_and_a_label_without_a_path_are_no_node_of_the_tree():
     first, second = at_depth(np.array([-1, 77]), PATHS, 1)
     assert first < 0 > second
     assert first != second
+
+
+def test_of_a_list_of_labels_the_first_is_summed_up_the_tree():
+    assert above_in([(1, 0.5), (2, 0.2), (3, 0.1), (4, 0.05), (77, 0.15)], PATHS) == (
+        ("硬件 > 屏幕", pytest.approx(0.7)),
+        ("硬件", pytest.approx(0.8)),
+    )
+    assert above_in([(5, 0.9), (1, 0.1)], PATHS) == ()
+    assert above_in([(77, 0.9), (1, 0.1)], PATHS) == ()

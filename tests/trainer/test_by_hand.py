@@ -11,7 +11,20 @@ from app.scorers.artifact import check_reference_answers, digest, read_manifest,
 from tests.trainer.tiny_encoders import bert, texts_of
 from trainer.__main__ import main
 
-NUMBERS = ("--epochs", "2", "--batch-size", "8", "--lr", "5e-4", "--head-lr", "1e-2", "--replay-ratio", "0.5")
+NUMBERS = (
+    "--epochs",
+    "2",
+    "--batch-size",
+    "8",
+    "--lr",
+    "5e-4",
+    "--head-lr",
+    "1e-2",
+    "--replay-ratio",
+    "0.5",
+    "--precision",
+    "fp32",
+)
 
 
 def data(path: Path, labels: Sequence[int], count: int, seed: int = 0) -> Path:
@@ -36,57 +49,53 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
-    """What a first call wrote, from a base model and new texts alone. Read only."""
+    """What a first call wrote, from a classification checkpoint with old and new texts. Read only."""
     folder = tmp_path_factory.mktemp("earlier")
-    new = data(folder / "new.jsonl", range(3), 12)
-    numbers = ("--epochs", "5", "--lr", "2e-3", "--head-lr", "1e-2", "--bf16", "off", "--freeze-layers", "0")
-    assert main(arguments(base, folder / "out", new, *numbers)) == 0
+    checkpoint = bert(folder / "checkpoint")
+    torch.manual_seed(0)
+    BertForSequenceClassification(BertConfig.from_pretrained(base, num_labels=3)).save_pretrained(checkpoint)
+    new, old = data(folder / "new.jsonl", [2, 1], 8, seed=1), data(folder / "old.jsonl", range(3), 12)
+    numbers = ("--old-data", str(old), *NUMBERS, "--freeze-layers", "2")
+    assert main(arguments(checkpoint, folder / "out", new, *numbers)) == 0
     return folder / "out"
 
 
-def test_the_command_trains_without_a_database_and_prints_how_far_it_is(
+def test_a_classification_checkpoint_is_gone_on_from_with_a_head_fitted_to_the_old_texts(earlier: Path) -> None:
+    facts = read_manifest(earlier).facts
+
+    verify(earlier, digest(earlier))
+    assert facts["training"]["frozen_layers"] == 2
+    assert facts["training"]["replayed"] == facts["training"]["new"] > 0
+    assert load_scorer(earlier).label_ids == (1, 2, 3)
+
+
+def test_labels_are_written_beside_the_artifact(earlier: Path) -> None:
+    listed = json.loads((earlier / "labels.json").read_bytes())["labels"]
+
+    assert listed == [{"id": number + 1, "path": f"intent > {number}"} for number in range(3)]
+
+
+def test_an_earlier_output_is_gone_on_from_and_the_command_prints_how_far_it_is(
     tmp_path: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    new, old = data(tmp_path / "new.jsonl", [3, 0], 8, seed=1), data(tmp_path / "old.jsonl", range(3), 12)
-    given = arguments(earlier, tmp_path / "out", new, "--old-data", str(old), *NUMBERS, "--freeze-layers", "1")
+    # In the order of their paths, the new label comes before the known ones.
+    fresh = data(tmp_path / "new.jsonl", [3, 0], 8, seed=2).read_text().replace("intent > 3", "another")
+    (tmp_path / "new.jsonl").write_text(fresh)
+    old = data(tmp_path / "old.jsonl", range(3), 12)
+    given = ("--old-data", str(old), *NUMBERS, "--freeze-layers", "1")
 
-    assert main(given) == 0
+    assert main(arguments(earlier, tmp_path / "out", tmp_path / "new.jsonl", *given)) == 0
 
     told = capsys.readouterr().out
     assert "epoch 2 of 2: loss" in told
     assert told.splitlines()[-1].startswith("[100 %] out holds the artifact ")
     verify(tmp_path / "out", told.split()[-1])
     check_reference_answers(load_scorer(tmp_path / "out"), tmp_path / "out")
+    listed = json.loads((tmp_path / "out" / "labels.json").read_bytes())["labels"]
+    assert [label["path"] for label in listed] == ["intent > 0", "intent > 1", "intent > 2", "another"]
     facts = read_manifest(tmp_path / "out").facts
     assert facts["training"]["frozen_layers"] == 1
-    assert facts["training"]["replayed"] == facts["training"]["new"]
     assert (facts["config"]["epochs"], facts["config"]["batch_size"], facts["config"]["learning_rate"]) == (2, 8, 5e-4)
-
-
-def test_labels_are_written_beside_the_artifact_and_keep_their_ids(earlier: Path) -> None:
-    listed = json.loads((earlier / "labels.json").read_bytes())["labels"]
-
-    assert listed == [{"id": number + 1, "path": f"intent > {number}"} for number in range(3)]
-    assert load_scorer(earlier).label_ids == (1, 2, 3)
-
-
-def test_a_classification_checkpoint_is_gone_on_from_with_a_head_fitted_to_the_old_texts(
-    tmp_path: Path, base: Path
-) -> None:
-    torch.manual_seed(0)
-    config = BertConfig.from_pretrained(base, num_labels=3)
-    checkpoint = bert(tmp_path / "checkpoint")
-    BertForSequenceClassification(config).save_pretrained(checkpoint)
-    new, old = data(tmp_path / "new.jsonl", [3, 1], 8, seed=1), data(tmp_path / "old.jsonl", range(3), 12)
-    numbers = ("--old-data", str(old), *NUMBERS, "--freeze-layers", "2")
-
-    assert main(arguments(checkpoint, tmp_path / "out", new, *numbers)) == 0
-
-    facts = read_manifest(tmp_path / "out").facts
-    assert facts["training"]["frozen_layers"] == 2
-    assert facts["training"]["replayed"] > 0
-    assert load_scorer(tmp_path / "out").label_ids == (1, 2, 3, 4)
-    assert digest(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +121,23 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
     assert sentence.count("\n") == 1
     assert "secret" not in sentence
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_one_sentence(
+    tmp_path: Path,
+    base: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("trainer.by_hand.train_from", fail)
+
+    assert main(arguments(base, tmp_path / "out", data(tmp_path / "new.jsonl", range(2), 4))) == 2
+    assert "--batch-size" in capsys.readouterr().err
 
 
 def test_what_cannot_be_trained_from_is_one_sentence(

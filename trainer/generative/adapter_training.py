@@ -88,6 +88,9 @@ def train_adapter(
         draw: the lessons of an epoch; their number may not change from one to the next.
         pad: a token id for the padding, which nothing looks at.
         report: share done, and a line for people.
+
+    Raises:
+        FloatingPointError: the loss is no number any more.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     where = parameters[0].device
@@ -107,6 +110,8 @@ def train_adapter(
             each = losses(model, *(part.to(where) for part in batch))
             (each * weights).mean().div(pace.accumulation).backward()
             total += float(each.detach().sum())
+            if not math.isfinite(total):
+                raise FloatingPointError("the loss is no number any more: set a smaller learning_rate")
             if (run + 1) % pace.accumulation == 0 or run + 1 == runs:
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()

@@ -298,6 +298,13 @@ def test_base_that_does_not_follow_a_mask_is_one_sentence(tmp_path: Path, capsys
     refused(tmp_path, lora_spec(tmp_path, base, config={"epochs": 1}), capsys, "does not follow an attention mask")
 
 
+def test_training_that_comes_apart_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bases: Path
+) -> None:
+    spec = lora_spec(tmp_path, bases / "tiny", config={"learning_rate": 1.0, "alpha": 1024, "rank": 1, "epochs": 100})
+    refused(tmp_path, spec, capsys, "training came apart: the loss is no number any more")
+
+
 def test_prompt_longer_than_the_bases_window_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +313,8 @@ def test_prompt_longer_than_the_bases_window_is_one_sentence(
 
 
 def refused(folder: Path, spec: Path, capsys: pytest.CaptureFixture[str], said: str) -> None:
+    # Making a base has a progress bar.
+    capsys.readouterr()
     assert main(["lora", "--spec", str(spec), "--out", str(folder / "out")]) == 2
     told = capsys.readouterr().err.strip()
     assert len(told.splitlines()) == 1
