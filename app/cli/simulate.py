@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from app.artifacts import base_models
 from app.exchange.labelled import BadRow, LabelledRow, UnreadableFile, read_labelled
+from app.intent.recipes import GENERATIVE, RECIPES, WITH_BASE
 from app.simulation import loop
 from app.simulation.client import Client, LoopFailed
 from app.simulation.curve import json_line, summary
@@ -22,6 +24,8 @@ from app.simulation.service import DATABASE, ended_by_signals, running_service
 app = typer.Typer()
 
 FAILED, USAGE = 1, 2
+# The generative route answers beside another one, and never alone.
+LOOPED = tuple(recipe for recipe in RECIPES if recipe not in GENERATIVE)
 
 _ERRORS = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -38,6 +42,8 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="order in which the train texts are asked")] = 0,
     max_labels: Annotated[int | None, typer.Option(min=2, help="stop after so many labels")] = None,
+    recipe: Annotated[str | None, typer.Option(help=f"how to train: {', '.join(LOOPED)}  [default: ngram]")] = None,
+    base: Annotated[Path | None, typer.Option(help="folder of the pretrained model to start from")] = None,
     plot: Annotated[Path | None, typer.Option(help="write the learning curve: .svg, .png or .pdf")] = None,
     data_dir: Annotated[
         Path | None,
@@ -60,11 +66,12 @@ def simulate(
         _check_labels(train_rows, test_rows)
         if data_dir is not None and (data_dir / DATABASE).exists():
             raise UnreadableFile(f"{data_dir} holds a database already: name a new folder")
+        base = _base(recipe, base)
     except (UnreadableFile, PlotUnavailable) as error:
         _ERRORS.print(str(error), style="red")
         raise typer.Exit(USAGE) from error
     size = batch_size or loop.default_batch_size(len(train_rows))
-    plan = loop.Plan(train_rows, test_rows, size, seed, max_labels)
+    plan = loop.Plan(train_rows, test_rows, size, seed, max_labels, recipe, str(base) if base else None)
     try:
         outcome, failed = _played(plan, data_dir)
     except LoopFailed as error:
@@ -103,6 +110,20 @@ def _folder(data_dir: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="intentloop-simulate-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+def _base(recipe: str | None, base: Path | None) -> Path | None:
+    """The full path of the base model, which the recipe can start from."""
+    if recipe is not None and recipe not in LOOPED:
+        raise typer.BadParameter(f"there is no recipe {recipe!r} to simulate; there are {', '.join(LOOPED)}")
+    if recipe in WITH_BASE and base is None:
+        raise typer.BadParameter(f"the recipe {recipe!r} starts from a base model: name its folder with --base")
+    if base is None:
+        return None
+    try:
+        return base_models.find(str(base.resolve()), base)
+    except base_models.BaseModelUnusable as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _rows(path: Path) -> list[LabelledRow]:

@@ -89,6 +89,10 @@ class Client:
         answer = self._object("PUT", f"{LOOP}/taxonomy", params={"domain": self.domain}, json=taxonomy)
         return [label["label"] for label in answer["labels"] if label.get("status", "active") == "active"]
 
+    def train_with(self, recipe: str, base_model: str | None) -> None:
+        """Train the domain's batches with this recipe from now on."""
+        self._object("PATCH", f"{LOOP}/domains/{self.domain}", json={"recipe": recipe, "base_model": base_model})
+
     def add_rule(self, rule: Mapping[str, Any]) -> None:
         """Add a keyword rule: `keyword` and `intent`."""
         self._object("POST", f"{LOOP}/keywords", json={**rule, "domain": self.domain})

@@ -24,13 +24,20 @@ ASKED_SINGLY: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to play. `max_labels`: stop after so many labels; None for all."""
+    """What to play.
+
+    Args:
+        max_labels: stop after so many labels; None for all.
+        recipe, base_model: how batches are trained; None as a new domain does.
+    """
 
     train: Sequence[LabelledRow]
     test: Sequence[LabelledRow]
     batch_size: int
     seed: int = 0
     max_labels: int | None = None
+    recipe: str | None = None
+    base_model: str | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +96,8 @@ def play(client: Client, plan: Plan, watch: Watch) -> Outcome:
     """
     known = truths(plan.train)
     client.put_taxonomy({"labels": sorted(set(known.values()))})
+    if plan.recipe is not None:
+        client.train_with(plan.recipe, plan.base_model)
     _ask(client, plan, distinct=len(known), watch=watch)
     oracle, outcome = Oracle(client, known), Outcome()
     goal = min(len(known), plan.max_labels or len(known))

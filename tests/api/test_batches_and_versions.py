@@ -167,7 +167,8 @@ def test_activate_and_roll_back_flip_what_answers(service_with_model: Service, a
 
     active = wait_for(arrived)
     assert set(active) == VERSION_FIELDS | {
-        "epoch", "rule_set_revision", "propagated", "replicas_arrived", "replicas_alive", "replicas",
+        "epoch", "generative_version", "rule_set_revision", "propagated", "replicas_arrived", "replicas_alive",
+        "replicas",
     }  # fmt: skip
     assert (active["version"], active["is_active"], active["epoch"]) == ("default-v1", True, 3)
     assert active["replicas"][0]["error"] is None

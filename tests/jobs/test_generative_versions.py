@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
-from app.db.tables import ModelVersion
+from app.db.tables import ModelVersion, Text
 from app.scorers import generative_process
 from app.scorers.artifact import OutOfFold
 from app.services import activations, batches, domains, versions
@@ -19,7 +19,8 @@ from jobs.context import JobContext
 from jobs.generative_proving import drawn
 from jobs.proving import NotProven
 from jobs.trainer_process import TrainerStopped
-from tests.builders import domain_id, domain_of, make_version
+from jobs.training import _write_spec
+from tests.builders import column, domain_id, domain_of, make_version
 from tests.jobs.test_jobs import World, context_on
 from tests.journeys.worlds import PARCEL, PASSWORD, POWER, label_texts, texts_of
 from tests.serving.artifacts import train
@@ -210,6 +211,38 @@ def test_gold_beyond_the_bound_is_a_uniform_draw_in_order() -> None:
     assert len(set(few.texts)) == 100
     assert 350 < few.truth.mean() < 650
     assert drawn(few, np.random.default_rng(0), 100) is few
+
+
+def test_the_next_batch_tells_the_trainer_which_texts_the_parent_has_not_seen(
+    context: JobContext, tmp_path: Path
+) -> None:
+    base = tmp_path / "a-causal-model"
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "qwen2"}')
+    (base / "model.safetensors").write_bytes(b"")
+    prove(context, knowing(context))
+    seen = set(column(context.work, Text.id))
+    label_texts(World(context), 8, seed=3)
+
+    batch = context.work(
+        batches.open_batch, "default", opened_by="ana", recipe="lora", config={"base_model": str(base), "epochs": 1}
+    )
+    context.work(batches.run, batch.batch_id)
+    claimed = context.work(batches.claim_next, worker="w")
+    assert claimed is not None
+    spec = _write_spec(context, claimed, context.work.read(batches.items, claimed.batch.id), tmp_path)
+
+    told = json.loads(spec.read_text())
+    assert told["config"] == {"epochs": 1}
+    assert told["base"] == {"name": str(base), "folder": str(base)}
+    former = context.work.read(versions.generative, claimed.domain)
+    assert former is not None
+    assert Path(told["parent"]).name == former.artifact_digest
+    rows = [json.loads(line) for line in (tmp_path / "examples.jsonl").read_text().splitlines()]
+    assert {row["text_id"] for row in rows if not row["new"]} <= seen
+    assert {row["text_id"] for row in rows if row["new"]} == {row["text_id"] for row in rows} - seen
+    assert any(row["new"] for row in rows)
+    assert not all(row["new"] for row in rows)
 
 
 def test_versions_of_the_recipe_are_never_active(context: JobContext) -> None:

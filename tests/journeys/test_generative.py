@@ -62,7 +62,7 @@ def test_an_adapter_is_trained_proved_and_served(service: Service, tmp_path: Pat
     assert version.evaluation["gold"]["count"] == 9
     # A random model of a few thousand weights may learn too little to pass.
     service.services.work(activations.activate, name, by="ana", reason="try", force=True)
-    wait_for(lambda: service.services.runtime.loaded["default"].release.generative_version == name)
+    wait_for(lambda: service.services.runtime.loaded["default"].release.generative_version == name, PATIENCE_SECONDS)
     stands(service, "ready")
 
     first = service.post("/refine", {"text": TEXT}).json()

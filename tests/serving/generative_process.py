@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.scorers.artifact import REFERENCES, OutOfFold, canonical_json, seal, write_out_of_fold
+from app.scorers.artifact import LINEAGE, REFERENCES, OutOfFold, canonical_json, seal, write_out_of_fold
 from app.scorers.generative_wire import GenerativeUnavailable
 from trainer.generative.serving import Server
 
@@ -95,6 +95,7 @@ def write_artifact(
     (folder / ANSWERS).write_bytes(canonical_json(said))
     if out_of_fold is not None:
         write_out_of_fold(folder, out_of_fold)
+        (folder / LINEAGE).write_bytes(canonical_json({"text_ids": out_of_fold.text_ids.tolist()}))
     facts = {
         "recipe": "lora",
         "scorer": "generative",

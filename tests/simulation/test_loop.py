@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,10 +18,12 @@ from app.cli import app
 from app.simulation.client import Client, LoopFailed
 from app.simulation.loop import Plan, default_batch_size, measure, play, settings
 from app.simulation.service import running_service
+from tests.pretrained import bert
 
 ROWS = [row for row in sample.questions() if row.label.startswith(("硬件故障", "其他"))]
 TRAIN, TEST = ROWS[:240], ROWS[240:300]
 BATCH = 80
+TWO = '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
 
 
 class Notes:
@@ -133,6 +136,20 @@ def test_simulate_ends_with_one_line_of_json_and_a_plot(tmp_path):
     assert "holds a database already" in again.stderr
 
 
+def test_a_frozen_encoder_learns_in_the_loop_and_serves_without_a_failed_request(tmp_path):
+    train, test = write(tmp_path / "train.jsonl", TRAIN[:120]), write(tmp_path / "test.jsonl", TEST)
+    recipe = ["--recipe", "head", "--base", bert(tmp_path / "tiny")]
+    ended = run(
+        "--train", train, "--test", test, "--batch-size", 50, "--json", "--data-dir", tmp_path / "data", *recipe
+    )
+    assert ended.exit_code == 0, ended.stderr
+    figures = json.loads(ended.stdout)
+    assert (figures["labels"], figures["failed_requests"]) == (120, 0)
+    assert figures["accuracy"] > 0.3, "random weights know the characters all the same"
+    with sqlite3.connect(tmp_path / "data" / "intentloop.db") as database:
+        assert database.execute("SELECT DISTINCT recipe FROM intent_model_versions").fetchall() == [("head",)]
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
@@ -142,6 +159,9 @@ def test_simulate_ends_with_one_line_of_json_and_a_plot(tmp_path):
         ('{"text": "a", "label": "x"}\n', [], "has one label"),
         ('{"text": "a", "label": "x"}\n', ["--plot", "curve.gif"], "not as .gif"),
         ('{"text": "a", "label": "x"}\n', ["--batch-size", "1"], "batch-size"),
+        (TWO, ["--recipe", "head"], "--base"),
+        (TWO, ["--recipe", "lora", "--base", "."], "no recipe 'lora' to simulate"),
+        (TWO, ["--recipe", "head", "--base", "nowhere"], "is not here"),
     ],
 )
 def test_simulate_refuses_wrong_files_and_options_with_status_2(tmp_path, content, options, message):
