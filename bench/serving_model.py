@@ -4,8 +4,9 @@ Anchor: torch in fp32: MiniLM through transformers (with torch's own fused atten
 padded to the longest text of the batch, and the same head. It is fair because it is what one would write to serve this
 model from torch: the same tokenizer called in the same way, and nothing computed that is not needed.
 
-Ours is the artifact as it is served (`bench/minilm.py`): one ONNX file, chosen by `trainer/graph_choice.py`, through
-`OnnxScorer.probabilities`, tokenizer and head included. Its answers are checked before any clock starts: alone and in
+Ours is the artifact as it is served (`bench/minilm.py`): one ONNX file, chosen by
+`trainer/encoders/graph_choice.py`, through `OnnxScorer.probabilities`, tokenizer and head included. Its answers are
+checked before any clock starts: alone and in
 batches of 8 and 32 they must be the same, and its accuracy is taken beside that of the fp32 graph, each with logistic
 regression (C = 20) on its own embeddings.
 
@@ -34,8 +35,8 @@ from app.intent.arrays import FloatArray
 from app.scorers.onnx import OnnxScorer, read_model
 from bench import minilm
 from bench.result import Bar, Result
-from trainer.graph_choice import fit_regression
-from trainer.quantisation import Served
+from trainer.encoders.graph_choice import fit_regression
+from trainer.encoders.quantisation import Served
 
 ROUNDS: Final = 5
 # Batch size, and batches in a round.
@@ -108,7 +109,7 @@ class _Anchor:
         """Probabilities, shape (n_texts, n_labels), not calibrated."""
         import torch
 
-        from trainer.backbone import padded
+        from trainer.encoders.backbone import padded
 
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         with torch.inference_mode():

@@ -36,11 +36,11 @@ from bench import pretrained
 from bench.plain_fine_tuning import answers, fine_tune_plainly
 from bench.pretrained import LabelledTexts
 from bench.result import Bar, CannotRun, Result
-from trainer.encoder_config import EncoderConfig
-from trainer.linear_head import LinearHead
+from trainer.heads.linear_head import LinearHead
+from trainer.tuning.encoder_config import EncoderConfig
 
 if TYPE_CHECKING:
-    from trainer.backbone import Backbone
+    from trainer.encoders.backbone import Backbone
 
 LEAST_HEAD_RATIO = 100.0
 LEAST_BF16_RATIO = 5.0
@@ -87,7 +87,7 @@ def run(*, quick: bool) -> Result:
 
 
 def _times(size: _Size, train: LabelledTexts) -> dict[str, float]:
-    from trainer.embedding import multiplies_in_bf16
+    from trainer.tuning.embedding import multiplies_in_bf16
 
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(train))
@@ -123,10 +123,10 @@ def _plain(data: LabelledTexts, seed: int) -> float:
 
 def _head(old: LabelledTexts, new: LabelledTexts) -> float:
     """From the new texts to a head on all: embeddings of the new ones, and a fit."""
-    from trainer.dense_head import HeadSettings, fit_head
-    from trainer.graph_choice import Encoding
-    from trainer.onnx_export import export_graph
-    from trainer.quantisation import fused, quantise
+    from trainer.encoders.graph_choice import Encoding
+    from trainer.encoders.onnx_export import export_graph
+    from trainer.encoders.quantisation import fused, quantise
+    from trainer.heads.dense_head import HeadSettings, fit_head
 
     backbone = pretrained.random_bert_base()
     graph = quantise(fused(export_graph(backbone), max_length=backbone.max_length))
@@ -142,9 +142,9 @@ def _head(old: LabelledTexts, new: LabelledTexts) -> float:
 
 def _encoder(old: LabelledTexts, new: LabelledTexts, *, bf16: bool, kept: bool) -> float:
     """One step of the recipe, from tokens to weights."""
-    from trainer.activation_cache import ActivationCache
-    from trainer.embedding import Embedder
-    from trainer.incremental_step import Examples, Previous, train_step
+    from trainer.tuning.activation_cache import ActivationCache
+    from trainer.tuning.embedding import Embedder
+    from trainer.tuning.incremental_step import Examples, Previous, train_step
 
     backbone = pretrained.random_bert_base()
     olds, news = (Examples([tuple(ids) for ids in backbone.tokens(part.texts)], part.targets) for part in (old, new))
@@ -191,9 +191,9 @@ def _quality(size: _Size, train: LabelledTexts, test: LabelledTexts) -> dict[str
 
 def _stepped(old: LabelledTexts, new: LabelledTexts, seed: int) -> Iterator[tuple[str, tuple[Backbone, LinearHead]]]:
     """A first version on the old texts, and from it a step with the new ones, in each kind of numbers."""
-    from trainer.embedding import Embedder, multiplies_in_bf16
-    from trainer.frozen_layers import frozen_count
-    from trainer.incremental_step import Examples, Previous, train_first, train_step
+    from trainer.tuning.embedding import Embedder, multiplies_in_bf16
+    from trainer.tuning.frozen_layers import frozen_count
+    from trainer.tuning.incremental_step import Examples, Previous, train_first, train_step
 
     config, fast = EncoderConfig(), multiplies_in_bf16()
     begun = pretrained.minilm()

@@ -38,7 +38,7 @@ def _head() -> Recipe:
 
 def _encoder() -> Recipe:
     from trainer.encoder import train_encoder
-    from trainer.encoder_config import EncoderConfig
+    from trainer.tuning.encoder_config import EncoderConfig
 
     return EncoderConfig, train_encoder
 

@@ -21,12 +21,12 @@ from app.intent.masking import mask
 from app.intent.taxonomy import SEPARATOR, taxonomy_digest
 from app.intent.text import MaskedText, TextEmpty, TextTooLong, clean, text_hash
 from app.scorers.artifact import MANIFEST, ArtifactCorrupt, canonical_json, read_manifest
-from trainer.backbone import load_backbone
 from trainer.encoder import prepare_torch, train_from
-from trainer.encoder_config import EncoderConfig
-from trainer.encoder_folder import Start, read_parent
-from trainer.linear_head import fitted_head
+from trainer.encoders.backbone import load_backbone
+from trainer.heads.linear_head import fitted_head
 from trainer.spec import Base, Example, Label, Spec, SpecInvalid, read_config
+from trainer.tuning.encoder_config import EncoderConfig
+from trainer.tuning.encoder_folder import Start, read_parent
 
 LABELS = "labels.json"
 REFERENCES = ("hello", "where is my parcel", "你好", "怎么退款", "???", "12345", "")

@@ -19,21 +19,21 @@ import torch
 from app.artifacts.base_models import BaseModel, BaseModelUnusable, describe
 from app.artifacts.measured import write_measured
 from app.intent.arrays import IntArray
-from trainer.activation_cache import ActivationCache
-from trainer.backbone import Backbone, load_backbone
-from trainer.embedding import Embedder, best_device, multiplies_in_bf16
-from trainer.encoder_config import EncoderConfig
-from trainer.encoder_folder import Start, read_parent, write_for_next_step
-from trainer.frozen_layers import Tokens, TooFewLayers, frozen_count
+from trainer.encoders.backbone import Backbone, load_backbone
+from trainer.encoders.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
+from trainer.encoders.served_encoder import ServedEncoder
+from trainer.encoders.serving_form import serve
 from trainer.head import names_of
-from trainer.incremental_step import Examples, Outcome, Previous, train_first, train_step
-from trainer.linear_head import LinearHead
+from trainer.heads.linear_head import LinearHead
 from trainer.logistic import fit_temperature
 from trainer.material import Material, material_of
-from trainer.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
-from trainer.served_encoder import ServedEncoder
-from trainer.serving_form import serve
 from trainer.spec import Progress, Spec, SpecInvalid
+from trainer.tuning.activation_cache import ActivationCache
+from trainer.tuning.embedding import Embedder, best_device, multiplies_in_bf16
+from trainer.tuning.encoder_config import EncoderConfig
+from trainer.tuning.encoder_folder import Start, read_parent, write_for_next_step
+from trainer.tuning.frozen_layers import Tokens, TooFewLayers, frozen_count
+from trainer.tuning.incremental_step import Examples, Outcome, Previous, train_first, train_step
 
 # Memory, not sums, bounds how many threads help: and the service runs on the same cores.
 MOST_THREADS = 8

@@ -10,13 +10,13 @@ from app.artifacts.measured import write_measured
 from app.intent.scope import fit_scope
 from app.scorers.artifact import ArtifactCorrupt
 from app.scorers.onnx import MOST_LENGTH
-from trainer.dense_head import HeadSettings, fit_head
-from trainer.kept_embeddings import embeddings_of
+from trainer.encoders.kept_embeddings import embeddings_of
+from trainer.encoders.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
+from trainer.encoders.pooling import MODES
+from trainer.encoders.served_encoder import PRECISIONS, ServedEncoder, encoder_of
+from trainer.heads.dense_head import HeadSettings, fit_head
 from trainer.logistic import softmax
 from trainer.material import Material, material_of
-from trainer.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
-from trainer.pooling import MODES
-from trainer.served_encoder import PRECISIONS, ServedEncoder, encoder_of
 from trainer.spec import Progress, Spec, SpecInvalid
 
 # Where on the progress bar each stage begins.
@@ -29,7 +29,7 @@ class HeadConfig:
 
     Args:
         max_length: tokens of a text that are read, 8 to 512. Room beyond the longest text costs nothing.
-        pooling: one of `trainer.pooling.MODES` in place of the base model's own, or "" for that.
+        pooling: one of `trainer.encoders.pooling.MODES` in place of the base model's own, or "" for that.
         precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
         head: how the head is fitted.
     """
@@ -112,8 +112,8 @@ def _export(
     folder: Path, material: Material, config: HeadConfig, out: Path, report: Callable[[float, str], None]
 ) -> ServedEncoder:
     """Make a base model ready to be served. Only here torch is needed: a later batch finds what this one made."""
-    from trainer.backbone import load_backbone
-    from trainer.serving_form import serve
+    from trainer.encoders.backbone import load_backbone
+    from trainer.encoders.serving_form import serve
 
     report(0.0, "loading the base model")
     backbone = load_backbone(folder, max_length=config.max_length, pooling=config.pooling or None)

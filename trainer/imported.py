@@ -14,12 +14,12 @@ from app.artifacts.base_models import BaseModelUnusable, classifier_labels, desc
 from app.intent.arrays import FloatArray
 from app.scorers.artifact import ArtifactCorrupt
 from app.scorers.onnx import EncoderSettings
-from trainer.backbone import quiet, tokenizer_of
+from trainer.encoders.backbone import quiet, tokenizer_of
+from trainer.encoders.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
+from trainer.encoders.onnx_export import export_graph
+from trainer.encoders.served_encoder import ServedEncoder
 from trainer.logistic import fit_temperature
 from trainer.material import Material
-from trainer.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
-from trainer.onnx_export import export_graph
-from trainer.served_encoder import ServedEncoder
 from trainer.spec import Example, Progress, Spec, SpecInvalid
 
 

@@ -118,7 +118,8 @@ def test_document_names_every_route_of_the_contract(document: dict[str, Any]) ->
             ("GET", "/batches/{batch_id}"), ("POST", "/batches/{batch_id}/run"), ("GET", "/models"),
             ("GET", "/models/active"), ("GET", "/models/{version}"), ("POST", "/models/{version}/activate"),
             ("POST", "/models/rollback"), ("GET", "/taxonomy"), ("PUT", "/taxonomy"), ("GET", "/domains"),
-            ("POST", "/domains"), ("PATCH", "/domains/{name}"), ("GET", "/keywords"), ("POST", "/keywords"), ("POST", "/keywords/extract"),
+            ("POST", "/domains"), ("PATCH", "/domains/{name}"),
+            ("GET", "/keywords"), ("POST", "/keywords"), ("POST", "/keywords/extract"),
             ("PATCH", "/keywords/{rule_id}"), ("DELETE", "/keywords/{rule_id}"),
         )),
     }  # fmt: skip

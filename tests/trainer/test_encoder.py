@@ -13,9 +13,9 @@ from app.scorers.onnx import OnnxScorer
 from tests.trainer.specs import write_spec
 from tests.trainer.tiny_encoders import bert, intents, texts_of
 from trainer.__main__ import main
-from trainer.backbone import Backbone
-from trainer.encoder_folder import read_parent
-from trainer.linear_head import LinearHead
+from trainer.encoders.backbone import Backbone
+from trainer.heads.linear_head import LinearHead
+from trainer.tuning.encoder_folder import read_parent
 
 FAST = {
     "first_contrastive_epochs": 1,

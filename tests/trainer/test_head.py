@@ -14,7 +14,7 @@ from tests.pretrained import bert, qwen
 from tests.trainer.specs import INTENTS, write_spec
 from trainer import head
 from trainer.__main__ import main
-from trainer.kept_embeddings import FOLDER
+from trainer.encoders.kept_embeddings import FOLDER
 from trainer.material import material_of
 from trainer.spec import read_spec
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from app.artifacts.base_models import BaseModelUnusable, check
 from app.scorers.artifact import ArtifactCorrupt, canonical_json
-from trainer.backbone import quiet
+from trainer.encoders.backbone import quiet
 from trainer.generative.files import ADAPTER, ADAPTER_CONFIG, GenerativeSettings
 
 MAX_ADAPTER_BYTES = 2 * 2**30

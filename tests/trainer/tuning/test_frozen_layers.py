@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from tests.trainer.tiny_encoders import bert, qwen2
-from trainer.activation_cache import ActivationCache
-from trainer.backbone import Backbone, load_backbone
-from trainer.embedding import Embedder, like_length_batches, pair_batches
-from trainer.frozen_layers import ROWS, FrozenLayers, Tokens, TooFewLayers, frozen_count
+from trainer.encoders.backbone import Backbone, load_backbone
+from trainer.tuning.activation_cache import ActivationCache
+from trainer.tuning.embedding import Embedder, like_length_batches, pair_batches
+from trainer.tuning.frozen_layers import ROWS, FrozenLayers, Tokens, TooFewLayers, frozen_count
 
 
 @pytest.fixture(params=[bert, qwen2])

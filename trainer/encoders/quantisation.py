@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from app.scorers.artifact import ArtifactCorrupt
 from app.scorers.onnx import INPUTS, OUTPUT
 from app.scorers.onnx_graph import check_graph
-from trainer.attention_fusion import forget_padding, fuse_attention
-from trainer.integer_products import use_integers
+from trainer.encoders.attention_fusion import forget_padding, fuse_attention
+from trainer.encoders.integer_products import use_integers
 
 # The fastest first, as measured with MiniLM on one thread: 6.0, 5.1 and 2.9 times as fast as torch at one text a run.
 PRECISIONS: Final = ("int8", "int8-by-token", "fp32")
@@ -50,7 +50,7 @@ def fused(graph: bytes, *, max_length: int) -> bytes:
     """The graph with its attention as one operator, or `graph` itself where that cannot be or answers otherwise.
 
     Args:
-        graph: fp32, as `trainer.onnx_export` writes it.
+        graph: fp32, as `trainer.encoders.onnx_export` writes it.
         max_length: tokens of the longest text that will be read; the answers are compared up to there.
     """
     import onnx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.served_encoder import PRECISIONS
+from trainer.encoders.served_encoder import PRECISIONS
 
 TWO_THIRDS = -1
 BF16 = ("auto", "on", "off")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.intent.arrays import IntArray
-from trainer.frozen_layers import FrozenLayers, Kept, Tokens, padded
+from trainer.tuning.frozen_layers import FrozenLayers, Kept, Tokens, padded
 
 _BATCH = 32
 # So many batches are drawn at random, sorted by length, and cut: little padding, and still a random order.

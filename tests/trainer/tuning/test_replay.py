@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.replay import choose_replay, even_quotas, hold_out, replay_count, stratified, weighted
+from trainer.tuning.replay import choose_replay, even_quotas, hold_out, replay_count, stratified, weighted
 
 
 def rng(seed: int = 0) -> np.random.Generator:

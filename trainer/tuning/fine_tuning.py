@@ -20,12 +20,12 @@ from torch.nn import functional
 
 from app.intent.arrays import FloatArray, IntArray
 from app.intent.evaluation import macro_f1
-from trainer.descent import adamw, descend, warmed
-from trainer.embedding import Embedder, Texts, like_length_batches
-from trainer.encoder_config import EncoderConfig, Schedule
-from trainer.linear_head import LinearHead
+from trainer.heads.linear_head import LinearHead
 from trainer.logistic import class_weights
 from trainer.spec import Progress
+from trainer.tuning.descent import adamw, descend, warmed
+from trainer.tuning.embedding import Embedder, Texts, like_length_batches
+from trainer.tuning.encoder_config import EncoderConfig, Schedule
 
 State = Mapping[str, Tensor]
 

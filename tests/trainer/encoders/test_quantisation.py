@@ -8,12 +8,12 @@ import pytest
 from app.scorers.onnx import INPUTS, OnnxScorer
 from app.scorers.onnx_graph import check_graph
 from tests.pretrained import DIMENSION, bert, qwen
-from trainer import integer_products
-from trainer.attention_fusion import fuse_attention
-from trainer.backbone import load_backbone
-from trainer.graph_choice import Encoding
-from trainer.onnx_export import export_graph
-from trainer.quantisation import PRECISIONS, CannotQuantise, Served, fused, quantise
+from trainer.encoders import integer_products
+from trainer.encoders.attention_fusion import fuse_attention
+from trainer.encoders.backbone import load_backbone
+from trainer.encoders.graph_choice import Encoding
+from trainer.encoders.onnx_export import export_graph
+from trainer.encoders.quantisation import PRECISIONS, CannotQuantise, Served, fused, quantise
 
 MAX_LENGTH = 24
 TEXTS = ("", "退货", "手机开不了机", "hello", "怎么申请", "我要退货怎么申请" * 3, "地址在哪?", "充不进电")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.kept_embeddings import FOLDER, embeddings_of
+from trainer.encoders.kept_embeddings import FOLDER, embeddings_of
 
 
 class Encoder:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from app.intent.arrays import IntArray
-from trainer.interpolation import choose_mixture, mixed
+from trainer.tuning.interpolation import choose_mixture, mixed
 
 TRUTH = np.array([0, 0, 1, 1, 2, 2])
 BEFORE = np.array([0, 0, 1, 1, 0, 0])

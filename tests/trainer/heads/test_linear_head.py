@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.linear_head import LinearHead, centroid_head, fitted_head, grown_head
+from trainer.heads.linear_head import LinearHead, centroid_head, fitted_head, grown_head
 from trainer.logistic import softmax
 
 

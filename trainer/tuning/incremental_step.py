@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.intent.arrays import FloatArray, IntArray
-from trainer.contrastive import draw_together
-from trainer.embedding import Embedder, Texts
-from trainer.encoder_config import MOST_HELD_OUT, EncoderConfig
-from trainer.fine_tuning import (
+from trainer.heads.linear_head import LinearHead, fitted_head, grown_head
+from trainer.spec import Progress
+from trainer.tuning.contrastive import draw_together
+from trainer.tuning.embedding import Embedder, Texts
+from trainer.tuning.encoder_config import MOST_HELD_OUT, EncoderConfig
+from trainer.tuning.fine_tuning import (
     Labelled,
     Teacher,
     Tuned,
@@ -26,11 +28,9 @@ from trainer.fine_tuning import (
     losses_of,
     trainable_state,
 )
-from trainer.frozen_layers import Kept, Tokens
-from trainer.interpolation import Mixture, choose_mixture, mixed
-from trainer.linear_head import LinearHead, fitted_head, grown_head
-from trainer.replay import choose_replay, hold_out, replay_count, stratified
-from trainer.spec import Progress
+from trainer.tuning.frozen_layers import Kept, Tokens
+from trainer.tuning.interpolation import Mixture, choose_mixture, mixed
+from trainer.tuning.replay import choose_replay, hold_out, replay_count, stratified
 
 # Of the texts that are trained on: so many held-out ones are looked at after each epoch.
 JUDGED_SHARE = 0.25

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.frozen_layers import Tokens
+from trainer.tuning.frozen_layers import Tokens
 
 FOLDER = "activations"
 MOST_BYTES = 2 * 2**30

@@ -15,7 +15,7 @@ from app.intent.arrays import FloatArray, IntArray
 from app.intent.evaluation import macro_f1
 from app.scorers.artifact import ArtifactCorrupt
 from app.scorers.onnx import EncoderSettings, OnnxModel, OnnxScorer
-from trainer.quantisation import PRECISIONS, CannotQuantise, Served, fused, quantise
+from trainer.encoders.quantisation import PRECISIONS, CannotQuantise, Served, fused, quantise
 
 # In shares of 1: three tenths of a point.
 MOST_LOSS: Final = 0.003
@@ -109,7 +109,7 @@ def choose(
     Where none passes, or none can be made, fp32 as it was exported serves.
 
     Args:
-        graph: fp32, as `trainer.onnx_export` writes it.
+        graph: fp32, as `trainer.encoders.onnx_export` writes it.
         texts: labelled ones of the domain; of more than `MOST_CHECKED` a share of every label is looked at.
         targets: shape (n_texts,), columns from 0 on.
         fit: the head that the artifact will have, or one like it.

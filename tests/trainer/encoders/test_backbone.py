@@ -6,8 +6,8 @@ import torch
 
 from app.scorers.onnx import EncoderSettings, OnnxModel, OnnxScorer
 from tests.pretrained import DIMENSION, NORMALIZE, as_sentence_transformers, bert, qwen
-from trainer.backbone import load_backbone, padded
-from trainer.onnx_export import export_graph
+from trainer.encoders.backbone import load_backbone, padded
+from trainer.encoders.onnx_export import export_graph
 from trainer.spec import SpecInvalid
 
 TEXTS = ("", "手机开不了机", "hello", "我要退货怎么申请" * 3)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from app.intent.arrays import FloatArray, IntArray
-from trainer.dense_logistic import LinearHead, fit_linear
-from trainer.hidden_layer import HiddenFit, HiddenHead, fit_hidden
+from trainer.heads.dense_logistic import LinearHead, fit_linear
+from trainer.heads.hidden_layer import HiddenFit, HiddenHead, fit_hidden
 from trainer.logistic import Float32Array, class_weights, fit_temperature, log_loss
 from trainer.term_matrix import assign_folds
 

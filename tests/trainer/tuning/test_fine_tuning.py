@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.trainer.tiny_encoders import bert, texts_of
-from trainer.backbone import Backbone, load_backbone
-from trainer.contrastive import contrastive_loss
-from trainer.embedding import Embedder
-from trainer.encoder_config import EncoderConfig
-from trainer.fine_tuning import distillation_loss, losses_of
-from trainer.incremental_step import Examples, Outcome, Previous, train_first, train_step
+from trainer.encoders.backbone import Backbone, load_backbone
+from trainer.tuning.contrastive import contrastive_loss
+from trainer.tuning.embedding import Embedder
+from trainer.tuning.encoder_config import EncoderConfig
+from trainer.tuning.fine_tuning import distillation_loss, losses_of
+from trainer.tuning.incremental_step import Examples, Outcome, Previous, train_first, train_step
 
 CONFIG = EncoderConfig(
     first_epochs=6,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.artifacts.base_models import BaseModelUnusable, check
-from trainer.pooling import Pooling, pooling_of
+from trainer.encoders.pooling import Pooling, pooling_of
 from trainer.spec import SpecInvalid
 
 BATCH_TEXTS = 32

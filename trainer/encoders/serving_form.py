@@ -7,10 +7,10 @@ from typing import Any
 
 from app.intent.arrays import IntArray
 from app.scorers.onnx import EncoderSettings
-from trainer.backbone import Backbone
-from trainer.graph_choice import Encoding, choose, fit_regression
-from trainer.onnx_export import export_graph
-from trainer.served_encoder import ServedEncoder
+from trainer.encoders.backbone import Backbone
+from trainer.encoders.graph_choice import Encoding, choose, fit_regression
+from trainer.encoders.onnx_export import export_graph
+from trainer.encoders.served_encoder import ServedEncoder
 
 
 def serve(

@@ -8,9 +8,9 @@ import pytest
 
 from app.scorers.artifact import canonical_json
 from tests.scorers.encoders import DIMENSION, LETTERS, MAX_LENGTH, graph, tokenizer, weights
-from trainer import graph_choice
-from trainer.graph_choice import Choice, Encoding, choose, fit_regression
-from trainer.quantisation import CannotQuantise, Served
+from trainer.encoders import graph_choice
+from trainer.encoders.graph_choice import Choice, Encoding, choose, fit_regression
+from trainer.encoders.quantisation import CannotQuantise, Served
 
 ENCODING = Encoding(tokenizer(), MAX_LENGTH, DIMENSION)
 EXACT = graph(weights()).SerializeToString()

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from app.intent.arrays import IntArray
-from trainer.descent import adamw, descend, warmed
-from trainer.embedding import Embedder, Texts, pair_batches
 from trainer.spec import Progress
+from trainer.tuning.descent import adamw, descend, warmed
+from trainer.tuning.embedding import Embedder, Texts, pair_batches
 
 # Among embeddings of length 1.
 TEMPERATURE = 0.1

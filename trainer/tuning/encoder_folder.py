@@ -21,9 +21,9 @@ from app.scorers.artifact import (
     read_out_of_fold,
 )
 from app.scorers.onnx import HEAD, HEADS, MAX_TOKENIZER_BYTES, TOKENIZER
-from trainer.backbone import Backbone, load_encoder, quiet
-from trainer.linear_head import LinearHead
-from trainer.pooling import MODES, Pooling
+from trainer.encoders.backbone import Backbone, load_encoder, quiet
+from trainer.encoders.pooling import MODES, Pooling
+from trainer.heads.linear_head import LinearHead
 from trainer.spec import SpecInvalid
 
 RECIPE = "encoder"

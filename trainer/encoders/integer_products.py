@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.onnx_outline import OWN_DOMAIN, Outline, keep_what_is_used
+from trainer.encoders.onnx_outline import OWN_DOMAIN, Outline, keep_what_is_used
 
 # Seven bits and a sign less one: 255·64·2 still fits 16 bits. With larger weights processors without VNNI saturate, and
 # answer otherwise than those with it.

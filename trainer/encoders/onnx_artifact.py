@@ -14,9 +14,9 @@ from app.intent.arrays import FloatArray, IntArray
 from app.intent.scope import Scope
 from app.scorers.artifact import seal, write_references
 from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
+from trainer.encoders.served_encoder import ServedEncoder
 from trainer.logistic import softmax
 from trainer.material import Material, facts_of, write_evidence
-from trainer.served_encoder import ServedEncoder
 from trainer.spec import Spec
 
 LIBRARIES = ("numpy", "scipy", "onnxruntime", "tokenizers", "torch", "transformers")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.scorers.onnx import INPUTS
-from trainer.onnx_outline import Outline, keep_what_is_used
+from trainer.encoders.onnx_outline import Outline, keep_what_is_used
 
 # What is added to the score of a token that is padding: its share becomes 0.
 HIDDEN = -3.4e38

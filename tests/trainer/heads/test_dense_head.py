@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from trainer import hidden_layer
-from trainer.dense_head import KINDS, HeadSettings, fit_head, join
-from trainer.dense_logistic import LinearHead, fit_linear
-from trainer.hidden_layer import HiddenFit, HiddenHead, fit_hidden, macro_f1
+from trainer.heads import hidden_layer
+from trainer.heads.dense_head import KINDS, HeadSettings, fit_head, join
+from trainer.heads.dense_logistic import LinearHead, fit_linear
+from trainer.heads.hidden_layer import HiddenFit, HiddenHead, fit_hidden, macro_f1
 from trainer.logistic import class_weights, softmax
 
 QUICK = HeadSettings(hidden=16, epochs=10, batch=16, learning_rate=0.02)

@@ -1,0 +1,1 @@
+"""Heads on embeddings, and how they are fitted without torch."""
