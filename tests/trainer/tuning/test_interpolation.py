@@ -36,7 +36,7 @@ def test_a_mixture_that_takes_back_flips_at_no_loss_is_taken() -> None:
 
 
 def test_a_mixture_that_loses_macro_f1_is_not_taken() -> None:
-    answers = {1.0: [1, 0, 1, 1, 2, 2], 0.75: [0, 0, 1, 1, 2, 0], 0.5: [0, 0, 1, 1, 0, 0]}
+    answers = {1.0: [1, 0, 1, 1, 2, 2], 0.75: [0, 0, 1, 1, 0, 0], 0.5: [0, 0, 1, 1, 0, 0]}
 
     assert choose_mixture(said(answers), BEFORE, TRUTH, EVERYWHERE).share == 1.0
 
