@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 MOST_ERROR_CHARACTERS = 2000
 POLL_SECONDS = 0.1
 KILL_AFTER_SECONDS = 5.0
-# As Python, torch on a processor, C++ and torch on a GPU say it.
-OUT_OF_MEMORY = ("MemoryError", "can't allocate memory", "bad_alloc", "out of memory")
+# As Python, torch on a processor, C++, torch on a GPU, and a library that is loaded say it.
+OUT_OF_MEMORY = ("MemoryError", "can't allocate memory", "bad_alloc", "out of memory", "failed to map segment")
 
 
 class TrainerFailed(Exception):

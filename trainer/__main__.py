@@ -85,8 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # One thread: the sums of linear algebra then run in one order, and the same spec gives the same artifact.
         with threadpool_limits(limits=1):
             digest = train(spec, config, options.out, _print_progress)
-    except ImportError as error:
-        # Some of what a recipe needs is only imported on its way.
+    except ModuleNotFoundError as error:
+        # Some of what a recipe needs is only imported on its way. Another ImportError is not one of what is installed:
+        # a library that memory does not suffice for raises it, too.
         print(f"{_missing(options.recipe, error)}", file=sys.stderr)
         return 2
     except SpecInvalid as error:
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _by_hand(arguments: Sequence[str]) -> int:
     try:
         from trainer.by_hand import main as by_hand
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         print(f"{_missing('encoder', error)}", file=sys.stderr)
         return 2
     with threadpool_limits(limits=1):
@@ -109,11 +110,11 @@ def _by_hand(arguments: Sequence[str]) -> int:
 def _load(recipe: str) -> Recipe:
     try:
         return RECIPES[recipe]()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _missing(recipe, error) from error
 
 
-def _missing(recipe: str, error: ImportError) -> SpecInvalid:
+def _missing(recipe: str, error: ModuleNotFoundError) -> SpecInvalid:
     return SpecInvalid(
         f"the recipe {recipe!r} needs {error.name}, which is not installed: "
         "pip install torch==2.13.0 'intentloop[train]'"

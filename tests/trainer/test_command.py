@@ -202,3 +202,13 @@ def test_trainer_refuses_a_spec_of_another_recipe(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_has_a_config_with_defaults(recipe: str) -> None:
     assert RECIPES[recipe]()[0]()
+
+
+def test_a_library_that_cannot_be_loaded_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Any:
+        raise ImportError("libx.so: failed to map segment from shared object")
+
+    monkeypatch.setitem(RECIPES, "ngram", refuse)
+
+    with pytest.raises(ImportError, match="failed to map segment"):
+        main(["ngram", "--spec", str(write_spec(tmp_path)), "--out", str(tmp_path / "out")])
