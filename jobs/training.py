@@ -16,7 +16,7 @@ from app.artifacts.store import WORKSHOP
 from app.db.session import UnitOfWork
 from app.db.tables import ModelVersion
 from app.errors import ClaimLost
-from app.intent.recipes import GENERATIVE, IMPORTED, WITH_BASE
+from app.intent.recipes import CONTINUING, GENERATIVE, IMPORTED, WITH_BASE
 from app.scorers.artifact import ArtifactUnusable, read_lineage, verify
 from app.services import batches, taxonomy, versions
 from jobs import generative_proving, proving
@@ -236,8 +236,10 @@ def _stands_on(context: JobContext, claimed: batches.Claimed) -> dict[str, Any]:
         raise TrainerFailed(str(error)) from error
     cache = context.settings.training_cache / claimed.domain.name
     cache.mkdir(parents=True, exist_ok=True)
-    predecessor = versions.generative if claimed.batch.recipe in GENERATIVE else versions.active
-    parent = context.work.read(predecessor, claimed.domain)
+    parent = None
+    if claimed.batch.recipe in CONTINUING:
+        predecessor = versions.generative if claimed.batch.recipe in GENERATIVE else versions.active
+        parent = context.work.read(predecessor, claimed.domain)
     return {
         "base": {"name": name, "folder": str(folder)},
         "parent": _parent(context, parent) if parent is not None else None,

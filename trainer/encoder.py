@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.artifacts.base_models import BaseModel, BaseModelUnusable, describe
 from app.artifacts.measured import write_measured
 from app.intent.arrays import IntArray
 from trainer.encoders.backbone import Backbone, load_backbone
@@ -26,7 +25,7 @@ from trainer.encoders.serving_form import serve
 from trainer.head import names_of
 from trainer.heads.linear_head import LinearHead
 from trainer.logistic import fit_temperature
-from trainer.material import Material, material_of
+from trainer.material import Material, base_of, material_of
 from trainer.spec import Progress, Spec, SpecInvalid
 from trainer.tuning.activation_cache import ActivationCache
 from trainer.tuning.embedding import Embedder, best_device, multiplies_in_bf16
@@ -105,7 +104,7 @@ def prepare_torch() -> None:
 
 
 def _first(spec: Spec, config: EncoderConfig, material: Material, report: Progress) -> _Trained:
-    base = _base(spec)
+    base = base_of(spec)
     told = {"base": {"name": base.name, "digest": base.digest, "kind": base.kind}}
     backbone = load_backbone(base.folder, max_length=config.max_length)
     examples = _examples(backbone, material)
@@ -207,20 +206,9 @@ def _write(
 def _parent(spec: Spec) -> Start | None:
     """What to go on from; None where the active version is another recipe's or began from another base."""
     parent = read_parent(spec.parent) if spec.parent is not None else None
-    if parent is not None and spec.base is not None and parent.base.get("digest") != _base(spec).digest:
+    if parent is not None and spec.base is not None and parent.base.get("digest") != base_of(spec).digest:
         return None
     return parent
-
-
-def _base(spec: Spec) -> BaseModel:
-    if spec.base is None:
-        raise SpecInvalid(
-            f"the recipe {spec.recipe!r} starts from a base model and the domain names none: set its base_model"
-        )
-    try:
-        return describe(spec.base.name, spec.base.folder)
-    except BaseModelUnusable as error:
-        raise SpecInvalid(str(error)) from error
 
 
 def _new_rows(material: Material, start: Start) -> IntArray:

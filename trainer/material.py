@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from app.artifacts.base_models import BaseModel, BaseModelUnusable, describe
 from app.intent.arrays import FloatArray, IntArray
 from app.intent.text import NORMALISER_VERSION
 from app.scorers.artifact import LINEAGE, OutOfFold, canonical_json, write_out_of_fold
@@ -56,6 +57,22 @@ def material_of(spec: Spec) -> Material:
     examples = tuple(example for example in spec.examples if example.label in known)
     targets = np.searchsorted(label_ids, [example.label for example in examples]).astype(np.int64)
     return Material(label_ids, examples, targets)
+
+
+def base_of(spec: Spec) -> BaseModel:
+    """The pretrained model that the spec names. Reads every byte of it, for its hash.
+
+    Raises:
+        SpecInvalid: it names none, or nothing can be trained from what lies there.
+    """
+    if spec.base is None:
+        raise SpecInvalid(
+            f"the recipe {spec.recipe!r} starts from a base model and the domain names none: set its base_model"
+        )
+    try:
+        return describe(spec.base.name, spec.base.folder)
+    except BaseModelUnusable as error:
+        raise SpecInvalid(str(error)) from error
 
 
 def write_evidence(

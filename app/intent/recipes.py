@@ -8,6 +8,9 @@ RECIPES: Final[tuple[Recipe, ...]] = get_args(Recipe)
 WITH_BASE: Final = frozenset({"head", "encoder", "lora"})
 """These start from a pretrained model, which the domain names."""
 
+CONTINUING: Final = frozenset({"encoder", "lora"})
+"""These go on from the version before; the others begin anew with every batch."""
+
 GENERATIVE: Final = frozenset({"lora"})
 """These answer when the main route is unsure, and never in its place."""
 

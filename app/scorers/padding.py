@@ -11,14 +11,12 @@ MOST_TOKENS = 4096
 RUN_COST = 4
 
 
-def runs(lengths: Sequence[int], *, alone: bool = False) -> list[list[int]]:
+def runs(lengths: Sequence[int]) -> list[list[int]]:
     """Positions of `lengths`, each in one run, so that the cost of all runs together is the least.
 
     A run of k texts costs `RUN_COST` + k x its longest length, so texts of like length end up together. A run has at
-    most `MOST_ROWS` texts and `MOST_TOKENS` tokens, or one text. `alone`: every text is a run of its own.
+    most `MOST_ROWS` texts and `MOST_TOKENS` tokens, or one text.
     """
-    if alone:
-        return [[position] for position in range(len(lengths))]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     # least[n]: the cost of the n shortest texts; began[n]: where the run of the longest of them begins.
     least, began = [0] * (len(order) + 1), [0] * (len(order) + 1)

@@ -18,16 +18,11 @@ def drawn(count: int, longest: int, seed: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 31, 33, 256])
-@pytest.mark.parametrize("alone", [False, True])
-def test_every_text_is_in_one_run(count: int, alone: bool) -> None:
-    cut = runs(drawn(count, 64), alone=alone)
+def test_every_text_is_in_one_run(count: int) -> None:
+    cut = runs(drawn(count, 64))
 
     assert sorted(position for run in cut for position in run) == list(range(count))
     assert all(cut)
-
-
-def test_a_text_that_runs_alone_has_no_neighbour() -> None:
-    assert runs([3, 3, 3], alone=True) == [[0], [1], [2]]
 
 
 def test_texts_of_one_length_run_together() -> None:

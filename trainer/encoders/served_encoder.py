@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.artifacts.base_models import BaseModelUnusable, describe
 from app.artifacts.training_cache import ENCODERS
 from app.scorers.artifact import ArtifactCorrupt, canonical_json, read_content, read_document
 from app.scorers.onnx import ENCODER, GRAPH, TOKENIZER, EncoderSettings
-from trainer.spec import Progress, Spec, SpecInvalid
+from trainer.material import base_of
+from trainer.spec import Progress, Spec
 
 REPORT = "report.json"
 # What a config may ask for: `auto` is the fastest form that answers as fp32 does.
@@ -55,20 +55,13 @@ def encoder_of(spec: Spec, make: Make, report: Progress, *, max_length: int, poo
     Raises:
         SpecInvalid: the domain names no base, or nothing can be trained from it.
     """
-    if spec.base is None:
-        raise SpecInvalid(
-            f"the recipe {spec.recipe!r} starts from a base model and the domain names none: set its base_model"
-        )
-    try:
-        base = describe(spec.base.name, spec.base.folder)
-    except BaseModelUnusable as error:
-        raise SpecInvalid(str(error)) from error
+    base = base_of(spec)
     key = hashlib.sha256(f"{base.digest}/{max_length}/{pooling}/{EXPORT_VERSION}".encode()).hexdigest()
     place = spec.cache / ENCODERS / key if spec.cache is not None else None
     named = {"base": {"name": base.name, "digest": base.digest, "kind": base.kind}}
     if place is not None and (kept := _read(place)) is not None:
         return ServedEncoder(kept.settings, kept.graph, kept.tokenizer, {**kept.facts, **named})
-    made = make(spec.base.folder, report)
+    made = make(base.folder, report)
     if place is not None:
         _write(place, made)
     return ServedEncoder(made.settings, made.graph, made.tokenizer, {**made.facts, **named})

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from app.intent.arrays import FloatArray, IntArray
-from trainer.heads.dense_logistic import LinearHead, fit_linear
+from trainer.heads.dense_logistic import fit_linear
 from trainer.heads.hidden_layer import HiddenFit, HiddenHead, fit_hidden
+from trainer.heads.linear_head import LinearHead
 from trainer.logistic import Float32Array, class_weights, fit_temperature, log_loss
+from trainer.spec import Progress
 from trainer.term_matrix import assign_folds
-
-Progress = Callable[[float, str], None]
 
 KINDS = ("linear", "hidden", "mixed")
 _ALIKE = 0.02  # of the best loss: less than folds drawn otherwise would change

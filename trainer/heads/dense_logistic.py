@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from app.intent.arrays import FloatArray, IntArray
+from trainer.heads.linear_head import LinearHead
 from trainer.logistic import Float32Array, minimise
 
 _MAX_STEPS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class LinearHead:
-    """`weights`: shape (dimension, n_labels); `bias`: shape (n_labels,). Logits are `x @ weights + bias`."""
-
-    weights: Float32Array
-    bias: Float32Array
-
-    def logits(self, embeddings: Float32Array) -> FloatArray:
-        """Shape (n_texts, n_labels), not calibrated."""
-        scores: FloatArray = (embeddings @ self.weights + self.bias).astype(np.float64)
-        return scores
 
 
 def fit_linear(

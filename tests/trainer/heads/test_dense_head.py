@@ -7,8 +7,9 @@ from sklearn.linear_model import LogisticRegression
 
 from trainer.heads import hidden_layer
 from trainer.heads.dense_head import KINDS, HeadSettings, fit_head, join
-from trainer.heads.dense_logistic import LinearHead, fit_linear
+from trainer.heads.dense_logistic import fit_linear
 from trainer.heads.hidden_layer import HiddenFit, HiddenHead, fit_hidden, macro_f1
+from trainer.heads.linear_head import LinearHead
 from trainer.logistic import class_weights, softmax
 
 QUICK = HeadSettings(hidden=16, epochs=10, batch=16, learning_rate=0.02)
