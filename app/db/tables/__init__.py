@@ -8,12 +8,12 @@ from app.db.tables.counters import Counter
 from app.db.tables.domains import Domain
 from app.db.tables.imports import FileImport
 from app.db.tables.keys import ApiKey
-from app.db.tables.labels import Label
+from app.db.tables.labels import Label, Scenario, TaxonomyChange
 from app.db.tables.quarantine import QuarantinedQuestion
 from app.db.tables.questions import UserQuestion
 from app.db.tables.rules import KeywordRule, RuleSet
 from app.db.tables.runs import JobRun, Replica
-from app.db.tables.texts import Text
+from app.db.tables.texts import Text, TextBand
 from app.db.tables.versions import ModelActivation, ModelVersion
 
 __all__ = [
@@ -34,7 +34,10 @@ __all__ = [
     "QuarantinedQuestion",
     "Replica",
     "RuleSet",
+    "Scenario",
+    "TaxonomyChange",
     "Text",
+    "TextBand",
     "Tombstone",
     "TrainingBatch",
     "UserQuestion",

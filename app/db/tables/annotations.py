@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.tables.base import Base, Created, table_options
@@ -17,7 +17,7 @@ class Annotation(Created, Base):
     __table_args__ = table_options(
         UniqueConstraint("text_id", "labeler_id", "revision"),
         Index(None, "domain_id", "labeler_id"),
-        CheckConstraint("kind IN ('label', 'skip', 'retract')", name="kind"),
+        CheckConstraint("kind IN ('label', 'skip', 'discard', 'flag', 'retract')", name="kind"),
         CheckConstraint("source IN ('labeler', 'import', 'system')", name="source"),
         CheckConstraint("(kind = 'label') = (label_id IS NOT NULL)", name="answer"),
     )
@@ -41,6 +41,8 @@ class Annotation(Created, Base):
     agreed: Mapped[bool | None]
     supersedes_id: Mapped[int | None] = mapped_column(ForeignKey("intent_annotations.id"), index=True, type_=Id)
     source: Mapped[str] = mapped_column(String(16), default="labeler")
+    # Given without sight of the others' answers about the same text: only such answers measure agreement.
+    is_blind: Mapped[bool] = mapped_column(default=False, server_default=false())
     reason: Mapped[str | None] = mapped_column(String(255))
 
 

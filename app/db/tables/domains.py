@@ -17,6 +17,8 @@ class Domain(Created, Base):
         CheckConstraint("epoch >= 0", name="epoch"),
         CheckConstraint("rule_policy IN ('auto', 'manual')", name="rule_policy"),
         CheckConstraint("threshold_policy IN ('sweep', 'risk')", name="threshold_policy"),
+        CheckConstraint("overlap >= 1 AND overlap <= 9", name="overlap"),
+        CheckConstraint("overlap_share >= 0 AND overlap_share <= 1", name="overlap_share"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -45,5 +47,12 @@ class Domain(Created, Base):
     rules_due: Mapped[bool] = mapped_column(default=False)
     # Whether mined rules with enough evidence become active by themselves, or a person decides about each.
     rule_policy: Mapped[str] = mapped_column(String(16), default="auto")
+    # Shares of each selection by strategy; null: the default mix.
+    selection_mix: Mapped[dict[str, float] | None] = mapped_column(Json)
+    # Pairs of labels that are mistaken for each other, beside those that gold confuses: [[path, path], …].
+    confusion_pairs: Mapped[list[list[str]] | None] = mapped_column(Json)
+    # How many people answer a text without sight of each other, and of which share of the texts; 1: one person each.
+    overlap: Mapped[int] = mapped_column(default=1, server_default="1")
+    overlap_share: Mapped[float] = mapped_column(default=1.0, server_default="1")
     # Words of this domain that the cutter must not cut.
     dictionary: Mapped[list[str] | None] = mapped_column(Json)

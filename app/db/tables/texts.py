@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.tables.base import Base, Created, table_options
@@ -28,7 +28,12 @@ class Text(Created, Base):
         # Which label has waited longest for a batch.
         Index(None, "domain_id", "state", "training_status", "labelled_at"),
         Index(None, "domain_id", "proposed_label"),
-        CheckConstraint("state IN ('unlabelled', 'labelled', 'skipped')", name="state"),
+        # The members of a group of near twins, of a proposed scenario, and the labels that look most wrong.
+        Index(None, "domain_id", "group_hash"),
+        Index(None, "scenario_id"),
+        Index(None, "domain_id", "suspicion"),
+        Index(None, "domain_id", "is_flagged"),
+        CheckConstraint("state IN ('unlabelled', 'labelled', 'skipped', 'discarded', 'disputed')", name="state"),
         CheckConstraint("training_status IN ('pending', 'claimed', 'used', 'skipped')", name="training_status"),
         CheckConstraint("(state = 'labelled') = (label_id IS NOT NULL)", name="label"),
         CheckConstraint("count >= 0", name="count"),
@@ -53,7 +58,12 @@ class Text(Created, Base):
     reason: Mapped[str | None] = mapped_column(String(255))
     strategy: Mapped[str | None] = mapped_column(String(32))
     sampling_probability: Mapped[float | None]
+    # While every slot is held; with a slot free it is null.
     leased_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Compared with the texts that are there for near twins; until the clock has done so a text is its own group.
+    is_grouped: Mapped[bool] = mapped_column(default=False, server_default=false(), index=True)
+    # A person asked that somebody look at it.
+    is_flagged: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     # The model's present answer, refreshed by select_questions; `scored_by` is the version that gave it.
     intents: Mapped[list[str]] = mapped_column(Json, default=list)
@@ -68,7 +78,26 @@ class Text(Created, Base):
     labelled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     label_source: Mapped[str | None] = mapped_column(String(16))
     proposed_label: Mapped[str | None] = mapped_column(LabelText)
+    # The proposed scenario that it is a member of. No foreign key: proposals go, texts stay.
+    scenario_id: Mapped[int | None] = mapped_column(Id)
+    # How wrong its label looks, in [0, 1], with the evidence; null where it does not, or a person has confirmed it.
+    suspicion: Mapped[float | None]
+    suspicion_evidence: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    # The annotation that a person has confirmed though it looked wrong: that one is not asked about again.
+    confirmed_annotation_id: Mapped[int | None] = mapped_column(Id)
     training_status: Mapped[str] = mapped_column(String(16), default="pending")
     claimed_by: Mapped[int | None] = mapped_column(ForeignKey("intent_model_training_batches.id"), index=True, type_=Id)
     # More twins than one statement may touch: the clock brings them after.
     projection_due: Mapped[bool] = mapped_column(default=False, index=True)
+
+
+class TextBand(Base):
+    """One band of a text's MinHash signature: texts that share one may be near twins."""
+
+    __tablename__ = "intent_text_bands"
+    __table_args__ = table_options(Index(None, "text_id"))
+
+    domain_id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
+    # The number of the band and the hash of what is in it, in one signed 64-bit number.
+    band: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    text_id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)

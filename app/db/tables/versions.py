@@ -36,6 +36,8 @@ class ModelVersion(Created, Base):
     reason: Mapped[str | None] = mapped_column(Text)
     # Measured on the exported artifact with the scorer that serves, not on the training code.
     evaluation: Mapped[dict[str, Any]] = mapped_column(Json)
+    # The labels as they were when it was trained: [[id, path], …]; null for versions older than the column.
+    taxonomy: Mapped[list[list[Any]] | None] = mapped_column(Json)
     temperature: Mapped[float | None]
     threshold: Mapped[float]
     # What it was proved with, and serves with when it is activated for the first time; null without rules.
