@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.encoders.served_encoder import PRECISIONS
 
 TWO_THIRDS = -1
+BY_TEXTS = -1
+# With more texts a label than this, in the mean, drawing them together only wears the base's knowledge off.
+FEW_TEXTS = 30
 BF16 = ("auto", "on", "off")
 # A share of the texts is held out, but never more: a thousand judge temperature and thresholds well enough.
 MOST_HELD_OUT = 1_000
@@ -47,7 +50,13 @@ class EncoderConfig:
         precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
         label_balance: each text weighs count(its label) ** -label_balance: 0 as they come, 1 every label alike.
         held_out: share of the texts that nothing is trained on; they choose the epoch and fit the temperature.
-        first_contrastive_epochs: epochs beforehand that draw texts of one label together, without the head.
+        first_epochs, first_learning_rate: -1 and 0: 8 at 5e-5 where texts are few (30 a label in the mean), else 5 at
+            1e-4, and then to the end: a fitted head is good to begin with, and the first epochs, of a high rate, fall
+            below it.
+        first_contrastive_epochs: epochs beforehand that draw texts of one label together, without the head; -1: 4
+            where texts are few, else none.
+        first_share: of the trained weights in the mixture with the base's that becomes the first version (Wortsman et
+            al. 2022), 0.1 to 1; 0: all of it where texts are few, else half.
         first_refit: whether the first version is trained once more, on the held-out texts too; worth it where texts
             are few. The next step then has none of them to judge by.
         max_length: tokens of a text that are read; 8 to 512.
@@ -70,11 +79,12 @@ class EncoderConfig:
     label_smoothing: float = 0.0
     held_out: float = 0.15
     max_length: int = 64
-    first_epochs: int = 8
-    first_learning_rate: float = 5e-5
+    first_epochs: int = BY_TEXTS
+    first_learning_rate: float = 0.0
     first_batch_size: int = 32
     first_freeze_layers: int = 0
-    first_contrastive_epochs: int = 4
+    first_contrastive_epochs: int = BY_TEXTS
+    first_share: float = 0.0
     first_label_smoothing: float = 0.1
     first_refit: bool = False
 
@@ -95,11 +105,12 @@ class EncoderConfig:
             "label_smoothing": (0.0, 0.5),
             "held_out": (0.0, 0.5),
             "max_length": (8, 512),
-            "first_epochs": (0, 100),
-            "first_learning_rate": (1e-7, 1e-2),
+            "first_epochs": (BY_TEXTS, 100),
+            "first_learning_rate": (0.0, 1e-2),
+            "first_share": (0.0, 1.0),
             "first_batch_size": (1, 256),
             "first_freeze_layers": (TWO_THIRDS, 256),
-            "first_contrastive_epochs": (0, 20),
+            "first_contrastive_epochs": (BY_TEXTS, 20),
             "first_label_smoothing": (0.0, 0.5),
         }
         for name, (low, high) in bounds.items():
@@ -121,8 +132,25 @@ class EncoderConfig:
             self.label_smoothing,
         )
 
+    def are_few(self, n_texts: int, n_labels: int) -> bool:
+        """Whether these are so few texts that a first version draws those of one label together."""
+        return n_texts <= FEW_TEXTS * n_labels
+
+    def for_texts(self, n_texts: int, n_labels: int) -> EncoderConfig:
+        """With a number in each place that was left to the number of texts."""
+        few = self.are_few(n_texts, n_labels)
+        return replace(
+            self,
+            first_epochs=(8 if few else 5) if self.first_epochs == BY_TEXTS else self.first_epochs,
+            first_learning_rate=self.first_learning_rate or (5e-5 if few else 1e-4),
+            first_contrastive_epochs=(
+                (4 if few else 0) if self.first_contrastive_epochs == BY_TEXTS else self.first_contrastive_epochs
+            ),
+            first_share=self.first_share or (1.0 if few else 0.5),
+        )
+
     def first(self) -> Schedule:
-        """The numbers of a first version, which starts from a base model."""
+        """The numbers of a first version, which starts from a base model; only of a config `for_texts`."""
         return Schedule(
             self.first_epochs,
             self.first_learning_rate,

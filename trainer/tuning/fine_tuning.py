@@ -89,6 +89,7 @@ def fine_tune(
     seed: int,
     teacher: Teacher | None = None,
     may_stay: bool = False,
+    to_the_end: bool = False,
     report: Progress = lambda _, __: None,
 ) -> Tuned:
     """Train `schedule.epochs` at most, and go back to the epoch with the best macro-F1 on `judged`.
@@ -97,6 +98,7 @@ def fine_tune(
         embedder: its backbone is changed in place, and left in evaluation mode.
         judged: never trained on; may be empty, and then the last epoch stands.
         may_stay: whether the state before the first epoch may be the best; else the first epoch at least is taken.
+        to_the_end: the last epoch stands, unless the state before the first may stay and is better.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -114,6 +116,8 @@ def fine_tune(
         tuned.epochs.append(Epoch(loss, found[0], seconds / number))
         left = seconds / number * (schedule.epochs - number)
         report(number / schedule.epochs, _told(number, schedule.epochs, loss, found[0], left))
+        if to_the_end and number < schedule.epochs:
+            continue
         if not len(judged) or found > best:
             best, best_state, tuned.best_epoch = found, run.state(), number
         elif number - tuned.best_epoch >= config.patience:

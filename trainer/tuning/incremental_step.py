@@ -18,7 +18,7 @@ from trainer.heads.linear_head import LinearHead, fitted_head, grown_head
 from trainer.spec import Progress
 from trainer.tuning.contrastive import draw_together
 from trainer.tuning.embedding import Embedder, Texts
-from trainer.tuning.encoder_config import MOST_HELD_OUT, EncoderConfig
+from trainer.tuning.encoder_config import BY_TEXTS, MOST_HELD_OUT, EncoderConfig
 from trainer.tuning.fine_tuning import (
     Labelled,
     Teacher,
@@ -102,13 +102,16 @@ def train_first(
 ) -> Outcome:
     """Train a first version on all texts but the held-out ones.
 
-    First texts of one label are drawn together, then a head is fitted, then both train on while that helps.
+    Where texts are few those of one label are drawn together first. Then a head is fitted, and both train on while that
+    helps. With many texts what was trained is mixed with what was there before.
 
     Args:
         names: what each label is called; each counts as one more text of its label. None, or `n_labels`.
         held: rows that nothing is trained on; drawn where they are not given.
     """
     rng = np.random.default_rng(seed)
+    to_the_end = config.first_epochs == BY_TEXTS and not config.are_few(len(examples), n_labels)
+    config = config.for_texts(len(examples), n_labels)
     if held is None:
         held = hold_out(examples.targets, config.held_out, MOST_HELD_OUT, rng)
     inside = np.setdiff1d(np.arange(len(examples)), held)
@@ -119,17 +122,8 @@ def train_first(
     )
     judged = Labelled(texts.taken(held), examples.targets[held])
     schedule = config.first()
-    if config.first_contrastive_epochs:
-        draw_together(
-            embedder,
-            training.texts,
-            training.targets,
-            epochs=config.first_contrastive_epochs,
-            learning_rate=schedule.learning_rate,
-            batch_size=schedule.batch_size,
-            seed=seed,
-            report=lambda share, stage: report(share / 3, stage),
-        )
+    _draw_together(embedder, training, config, seed, lambda share, stage: report(share / 3, stage))
+    before = trainable_state(embedder) if config.first_share < 1.0 else {}
     head = fitted_head(
         embedder.embed_all(training.texts), training.targets, n_labels, label_balance=config.label_balance
     )
@@ -142,10 +136,31 @@ def train_first(
         config,
         seed=seed,
         may_stay=len(judged) > 0,
+        to_the_end=to_the_end,
         report=lambda share, stage: report((1 + 2 * share) / 3, stage),
     )
     nothing = np.empty(0, dtype=np.int64)
-    return Outcome(tuned.head, tuned, held, nothing, nothing, nothing, facts=_facts(tuned, embedder.frozen.count))
+    outcome = Outcome(tuned.head, tuned, held, nothing, nothing, nothing, facts=_facts(tuned, embedder.frozen.count))
+    if config.first_share < 1.0:
+        weights = _Weights(embedder, head, tuned.head, before)
+        outcome.head = weights.take(config.first_share, trainable_state(embedder))
+        outcome.facts["share"] = config.first_share
+    return outcome
+
+
+def _draw_together(embedder: Embedder, training: Labelled, config: EncoderConfig, seed: int, report: Progress) -> None:
+    if config.first_contrastive_epochs:
+        schedule = config.first()
+        draw_together(
+            embedder,
+            training.texts,
+            training.targets,
+            epochs=config.first_contrastive_epochs,
+            learning_rate=schedule.learning_rate,
+            batch_size=schedule.batch_size,
+            seed=seed,
+            report=report,
+        )
 
 
 def train_step(
@@ -306,9 +321,13 @@ class _Weights:
             return _answers(self.embedder, self.head(share), compared)
 
         mixture = choose_mixture(answers, said_before, compared.targets, np.arange(len(compared)) < n_judged)
-        load_state(self.embedder, mixed(self.body_before, body_after, mixture.share))
-        outcome.head, outcome.mixture = self.head(mixture.share), mixture
+        outcome.head, outcome.mixture = self.take(mixture.share, body_after), mixture
         outcome.facts["interpolation"] = asdict(mixture)
+
+    def take(self, share: float, body_after: Mapping[str, Tensor]) -> LinearHead:
+        """Leave this mixture in the backbone; its head."""
+        load_state(self.embedder, mixed(self.body_before, body_after, share))
+        return self.head(share)
 
     def head(self, share: float) -> LinearHead:
         """The mixed head; at 1 it is the new one to the last bit."""

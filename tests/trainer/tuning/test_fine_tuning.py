@@ -115,6 +115,40 @@ def test_training_goes_back_to_the_best_epoch_and_stops_after_patience(base: Pat
     assert reached[outcome.tuned.best_epoch] == max(reached)
 
 
+def test_with_few_texts_a_label_a_first_version_draws_them_together_and_with_many_it_is_mixed_with_the_base() -> None:
+    few, many = EncoderConfig().for_texts(300, 10), EncoderConfig().for_texts(301, 10)
+
+    assert (few.first_contrastive_epochs, few.first_epochs, few.first_learning_rate, few.first_share) == (4, 8, 5e-5, 1)
+    assert (many.first_contrastive_epochs, many.first_epochs) == (0, 5)
+    assert (many.first_learning_rate, many.first_share) == (1e-4, 0.5)
+    said = EncoderConfig(first_epochs=3, first_learning_rate=1e-3, first_contrastive_epochs=2, first_share=0.75)
+    assert said.for_texts(10_000, 10) == said
+
+
+def test_with_many_texts_a_first_version_is_trained_to_the_end(base: Path) -> None:
+    by_texts = replace(CONFIG, first_epochs=-1, first_learning_rate=1e-3, patience=1)
+    _, many = first(base, by_texts, count=31)
+    _, stopped = first(base, replace(by_texts, first_epochs=30), count=31)
+
+    assert len(many.tuned.epochs) == 5
+    assert many.tuned.best_epoch in (0, 5)
+    assert len(stopped.tuned.epochs) < 30
+
+
+def test_a_mixed_first_version_lies_between_the_base_and_what_was_trained(base: Path) -> None:
+    _, whole = first(base, replace(CONFIG, held_out=0.0, first_epochs=2, first_share=1.0))
+    embedder, half = first(base, replace(CONFIG, held_out=0.0, first_epochs=2, first_share=0.5))
+    trained, _ = first(base, replace(CONFIG, held_out=0.0, first_epochs=2, first_share=1.0))
+
+    begun = dict(backbone_of(base).named_parameters())
+    after = dict(trained.backbone.named_parameters())
+    for name, weight in embedder.backbone.named_parameters():
+        torch.testing.assert_close(weight, (begun[name] + after[name]) / 2, rtol=0, atol=1e-6)
+    assert half.facts["share"] == 0.5
+    assert "share" not in whole.facts
+    assert not np.array_equal(half.head.weights, whole.head.weights)
+
+
 def test_a_first_version_keeps_the_fitted_head_where_training_on_only_harms(base: Path) -> None:
     embedder, outcome = first(base, replace(CONFIG, head_learning_rate=0.1, first_learning_rate=1e-2, patience=1))
     before, after = backbone_of(base).state_dict(), embedder.backbone.state_dict()
