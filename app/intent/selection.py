@@ -1,7 +1,7 @@
 """Score texts by how much a label would teach the model, and draw the uniform sample that is gold.
 
 Every score lies in [0, 1], and a higher one is always more worth a label. Arrays of scores have shape
-(n_texts,).
+(n_texts,). `probabilities` have shape (n_texts, n_labels), and their rows sum to 1.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.intent.arrays import FloatArray
+from app.intent.arrays import FloatArray, IntArray
 
 GOLD_CANDIDATES: Final = 0.10
 """Share of all texts that may become gold."""
@@ -61,11 +61,83 @@ def entropy(probabilities: FloatArray) -> FloatArray:
     return scores.clip(0.0, 1.0)
 
 
-STRATEGIES: Final[Mapping[str, Callable[[FloatArray], FloatArray]]] = {
+UNCERTAINTIES: Final[Mapping[str, Callable[[FloatArray], FloatArray]]] = {
     "least_confidence": least_confidence,
     "margin": margin,
     "entropy": entropy,
 }
+
+
+def confusion(probabilities: FloatArray, pairs: Sequence[tuple[int, int]]) -> FloatArray:
+    """How evenly a text lies between two labels that are known to be confused: the greatest 2 · min(p, q) of a pair.
+
+    `pairs`: columns of `probabilities`. Zero without a pair.
+    """
+    if not pairs:
+        return np.zeros(len(probabilities))
+    left, right = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
+    scores: FloatArray = 2.0 * np.minimum(probabilities[:, left], probabilities[:, right]).max(axis=1)
+    return scores.clip(0.0, 1.0)
+
+
+def rare(probabilities: FloatArray, label_counts: IntArray) -> FloatArray:
+    """How much of the probability lies on labels with few texts: Σ p · (1 - count / largest count).
+
+    `label_counts`: shape (n_labels,), labelled texts of each. Zero where every label has as many.
+    """
+    largest = int(label_counts.max(initial=0))
+    if largest == 0:
+        return np.zeros(len(probabilities))
+    scores: FloatArray = probabilities @ (1.0 - label_counts / largest)
+    return scores.clip(0.0, 1.0)
+
+
+def suspect(probabilities: FloatArray, neighbour_labels: IntArray, cosines: FloatArray) -> FloatArray:
+    """How sure the model is of what the nearest labelled texts deny: p(answer) · their share with another label.
+
+    Neighbours count by their cosine. High where the model is probably wrong and does not know it, where no
+    uncertainty looks (deep k-nearest neighbours, Papernot & McDaniel 2018).
+
+    Args:
+        neighbour_labels, cosines: shape (n_texts, k); a column of `probabilities` or -1 for a label it does not have.
+    """
+    if probabilities.shape[1] == 0 or neighbour_labels.shape[1] == 0:
+        return np.zeros(len(probabilities))
+    weights = cosines.clip(0.0, 1.0)
+    others = neighbour_labels != probabilities.argmax(axis=1)[:, None]
+    total = weights.sum(axis=1)
+    share = np.divide((weights * others).sum(axis=1), total, out=np.zeros_like(total), where=total > 0.0)
+    scores: FloatArray = probabilities.max(axis=1) * share
+    return scores.clip(0.0, 1.0)
+
+
+def far(cosines: FloatArray) -> FloatArray:
+    """One minus the cosine to the nearest labelled text. `cosines`: shape (n_texts,)."""
+    return (1.0 - cosines).clip(0.0, 1.0)
+
+
+def in_turns(scores: FloatArray, clusters: IntArray, behind: IntArray | None = None) -> FloatArray:
+    """One text of each cluster, then a second of each, and so on: the best first everywhere.
+
+    The text of rank r in its cluster scores between 1/(r+2) and 1/(r+1), higher the higher its own score. Equal ones of
+    a cluster follow each other in their order here, for only one of them is asked first.
+
+    Args:
+        scores: what ranks a text in its cluster and among those of its turn.
+        clusters: shape (n_texts,), the number of each text's cluster.
+        behind: shape (n_clusters,), the turns that a cluster has had before: a covered one comes later.
+    """
+    order = np.lexsort((np.arange(len(scores)), -scores, clusters))
+    ordered = clusters[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=np.int64)
+    sizes = np.diff(np.r_[starts, len(ordered)])
+    rank = np.empty(len(scores))
+    rank[order] = np.arange(len(ordered)) - np.repeat(starts, sizes)
+    if behind is not None:
+        rank += behind[clusters]
+    low = 1.0 / (rank + 2.0)
+    found: FloatArray = low + scores * (1.0 / (rank + 1.0) - low)
+    return found
 
 
 def margin_from_topk(topk: Sequence[Sequence[Any]]) -> float:
@@ -89,6 +161,12 @@ def frequency_weighted(score: float, count: int) -> float:
     and that the model is sure of teaches nothing.
     """
     return math.pow(score, 1.0 / _weight(count))
+
+
+def tempered(scores: FloatArray, counts: IntArray) -> FloatArray:
+    """`frequency_weighted` for arrays: how often each text was asked raises its score, and never above 1."""
+    raised: FloatArray = scores ** (1.0 / (1.0 + np.log(np.maximum(counts, 1))))
+    return raised
 
 
 def random_priority(hashes: Sequence[str], counts: Sequence[int]) -> FloatArray:

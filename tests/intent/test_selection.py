@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.intent.selection import (
-    STRATEGIES,
+    UNCERTAINTIES,
     frequency_weighted,
     gold_draw,
     gold_share,
@@ -22,25 +22,27 @@ from app.intent.selection import (
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(20_000)]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", UNCERTAINTIES)
 def test_a_strategy_rises_from_certainty_to_doubt_within_zero_and_one(name):
-    scores = STRATEGIES[name](np.array([[1.0, 0.0, 0.0], [0.8, 0.15, 0.05], [0.4, 0.35, 0.25], [1 / 3, 1 / 3, 1 / 3]]))
+    scores = UNCERTAINTIES[name](
+        np.array([[1.0, 0.0, 0.0], [0.8, 0.15, 0.05], [0.4, 0.35, 0.25], [1 / 3, 1 / 3, 1 / 3]])
+    )
     assert scores.shape == (4,)
     assert scores[0] == 0.0
     assert scores[3] == pytest.approx(1.0)
     assert (np.diff(scores) > 0.0).all()
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", UNCERTAINTIES)
 def test_a_strategy_scores_one_label_zero_and_an_empty_pool_not_at_all(name):
-    assert STRATEGIES[name](np.ones((3, 1))).tolist() == [0.0, 0.0, 0.0]
-    assert STRATEGIES[name](np.zeros((0, 5))).shape == (0,)
-    assert STRATEGIES[name](np.zeros((0, 1))).shape == (0,)
+    assert UNCERTAINTIES[name](np.ones((3, 1))).tolist() == [0.0, 0.0, 0.0]
+    assert UNCERTAINTIES[name](np.zeros((0, 5))).shape == (0,)
+    assert UNCERTAINTIES[name](np.zeros((0, 1))).shape == (0,)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", UNCERTAINTIES)
 def test_a_strategy_gives_equal_rows_and_reordered_labels_equal_scores(name):
-    scores = STRATEGIES[name](np.array([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.1, 0.6, 0.3]]))
+    scores = UNCERTAINTIES[name](np.array([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.1, 0.6, 0.3]]))
     assert scores == pytest.approx(np.full(3, scores[0]))
 
 
@@ -48,7 +50,7 @@ def test_a_strategy_gives_equal_rows_and_reordered_labels_equal_scores(name):
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=6).filter(lambda row: sum(row) > 0.01))
 def test_strategies_stay_within_zero_and_one(row):
     probabilities = np.array([row]) / sum(row)
-    for strategy in STRATEGIES.values():
+    for strategy in UNCERTAINTIES.values():
         assert 0.0 <= strategy(probabilities)[0] <= 1.0
 
 

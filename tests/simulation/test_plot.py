@@ -6,7 +6,9 @@ import pytest
 
 from app.simulation import plot
 from app.simulation.curve import Curve, Point, Scores
-from app.simulation.plot import PlotUnavailable, check_plot, draw
+from app.simulation.plot import PlotUnavailable, check_plot, draw, draw_strategies
+from app.simulation.strategy_replay import Steps
+from app.simulation.strategy_report import mean_curve
 
 CURVE = Curve([Point(100, Scores(0.6, 0.5), "v1"), Point(200, Scores(0.8, 0.75), "v2")])
 
@@ -57,3 +59,10 @@ def test_matplotlib_is_not_loaded_before_a_plot_is_drawn(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", watch)
     importlib.reload(plot)
     assert not [name for name in loaded if name.startswith("matplotlib")]
+
+
+def test_strategies_are_drawn_with_their_intervals_however_many_they_are(tmp_path):
+    runs = [Steps((10, 20), (0.5, 0.8)), Steps((10, 20), (0.6, 0.7))]
+    path = tmp_path / "strategies.svg"
+    draw_strategies({f"s{number}": mean_curve(runs) for number in range(13)}, path, title="t", full=0.9)
+    assert path.read_bytes().startswith(b"<?xml")
