@@ -1,4 +1,4 @@
-"""What labelers answer: label, undo, skip, release."""
+"""What labelers answer: label, undo, skip, discard, release."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy.orm import Session
 
-from app.api.access import Access, needs
+from app.api.access import ADMIN, Access, needs
 from app.api.bodies import StrictRoute
 from app.api.dependencies import (
     LABELER_PATTERN,
@@ -27,9 +27,11 @@ from app.db.tables import Annotation, Text
 from app.intent.masking import mask
 from app.intent.taxonomy import split
 from app.intent.text import normalise
-from app.services import annotations, audit, intake
+from app.services import annotations, audit, intake, undoing
 
 router = APIRouter(prefix=f"{PREFIX}/questions/{{question_id}}", tags=["labeling"], route_class=StrictRoute)
+
+LeaseToken = Annotated[str, Field(max_length=64)]
 
 
 class LabelRequest(Body):
@@ -38,11 +40,12 @@ class LabelRequest(Body):
     correct_intent: list[LabelPath] = Field(max_length=100, examples=[["硬件故障 > 电源问题 > 无法开机"]])
     labeler_id: LabelerId
     correct_time_intent: SmallObject | None = Field(None, examples=[{"type": "this_year", "target_years": [2026]}])
-    lease_token: Annotated[str, Field(max_length=64)] | None = None
+    lease_token: LeaseToken | None = None
     supersedes: Whole | None = Field(None, ge=1, description="the annotation that this one replaces")
     proposed_label: LabelPath | None = Field(
         None, description="a label that is missing; with correct_intent [其他]. At 50 texts it becomes one"
     )
+    adjudicate: bool = Field(False, description="decide about answers that differ: one that is none of yours")
 
     @model_validator(mode="after")
     def _answers_something(self) -> "LabelRequest":
@@ -52,7 +55,10 @@ class LabelRequest(Body):
 
 
 class AnnotationOut(BaseModel):
-    """The annotation that counts now. `twins`: how many questions carry the label."""
+    """The annotation that was stored. `twins`: how many questions carry the label that the text has now.
+
+    `state`: labelled; while answers of others are missing unlabelled, disputed when they all are in and differ.
+    """
 
     annotation_id: int
     question_id: str
@@ -60,18 +66,25 @@ class AnnotationOut(BaseModel):
     path: list[str]
     supersedes: int | None
     twins: int
+    state: str
 
 
 class LabelerRequest(Body):
-    """Who hands the question back, and why."""
+    """Who does something about the question, why, and with which lease."""
 
     labeler_id: LabelerId
     reason: Short | None = None
-    lease_token: Annotated[str, Field(max_length=64)] | None = None
+    lease_token: LeaseToken | None = None
+
+    def said(self) -> dict[str, Any]:
+        """Who, why and with which lease, as services take it."""
+        # A reason may quote the question; masked, it may have grown.
+        reason = mask(normalise(self.reason))[:255] if self.reason else None
+        return {"labeler_id": self.labeler_id, "reason": reason, "lease_token": self.lease_token}
 
 
 class StateOut(BaseModel):
-    """Where the question's text stands now: unlabelled, labelled or skipped."""
+    """Where the question's text stands now: unlabelled, labelled, skipped, discarded or disputed."""
 
     question_id: str
     state: str
@@ -97,12 +110,14 @@ def label(question_id: PathId, body: LabelRequest, work: Work, given: ServicesDe
             proposed_label=body.proposed_label,
             supersedes=body.supersedes,
             lease_token=body.lease_token,
+            adjudicate=body.adjudicate,
+            may_decide_own=who.role == ADMIN,
             proposal_size=given.proposal_size,
         )
         former = session.get(Annotation, submitted.supersedes) if submitted.supersedes else None
         before = {"label": former.answer[0], "labeler_id": former.labeler_id} if former and former.answer else None
-        after = {"label": submitted.label, "annotation_id": submitted.annotation_id}
-        _note(session, who, "label.submit", question_id, body.labeler_id, before, after)
+        after = {"label": submitted.label, "annotation_id": submitted.annotation_id, "state": submitted.state}
+        note(session, who, "label.submit", question_id, body.labeler_id, before, after)
         return submitted
 
     submitted = work(submit)
@@ -113,6 +128,7 @@ def label(question_id: PathId, body: LabelRequest, work: Work, given: ServicesDe
         path=list(split(submitted.label)),
         supersedes=submitted.supersedes,
         twins=submitted.twins,
+        state=submitted.state,
     )
 
 
@@ -128,12 +144,12 @@ def undo(
     who: AccessDep,
     labeler_id: Annotated[str, Query(min_length=1, max_length=128, pattern=LABELER_PATTERN)],
 ) -> StateOut:
-    """Take this labeler's last answer (or skip) back; what counted before it counts again."""
+    """Take this labeler's last answer (skip, discard) back; what counted before it counts again."""
     who.require_labeler(labeler_id)
 
     def take_back(session: Session) -> Text:
-        text = annotations.undo(session, question_id, labeler_id=labeler_id)
-        _note(session, who, "label.undo", question_id, labeler_id, None, {"state": text.state})
+        text = undoing.undo(session, question_id, labeler_id=labeler_id)
+        note(session, who, "label.undo", question_id, labeler_id, None, {"state": text.state})
         return text
 
     text = work(take_back)
@@ -149,15 +165,32 @@ def undo(
 def skip(question_id: PathId, body: LabelerRequest, work: Work, who: AccessDep) -> StateOut:
     """Hide the question from this labeler; two labelers' skips retire it."""
     who.require_labeler(body.labeler_id)
-    # A reason may quote the question; masked, it may have grown.
-    reason = mask(normalise(body.reason))[:255] if body.reason else None
 
     def hide(session: Session) -> Text:
-        text = annotations.skip(session, question_id, labeler_id=body.labeler_id, reason=reason)
-        _note(session, who, "label.skip", question_id, body.labeler_id, None, {"state": text.state})
+        text = annotations.skip(session, question_id, **body.said())
+        note(session, who, "label.skip", question_id, body.labeler_id, None, {"state": text.state})
         return text
 
     text = work(hide)
+    return StateOut(question_id=question_id, state=text.state)
+
+
+@router.post(
+    "/discard",
+    response_model=StateOut,
+    responses=responses(400, 404, 409, 413, 422, 503),
+    dependencies=[needs("labeler")],
+)
+def discard(question_id: PathId, body: LabelerRequest, work: Work, who: AccessDep) -> StateOut:
+    """Say that this is nothing to label (nonsense, spam): it is never asked or trained on again."""
+    who.require_labeler(body.labeler_id)
+
+    def throw_out(session: Session) -> Text:
+        text = annotations.discard(session, question_id, **body.said())
+        note(session, who, "label.discard", question_id, body.labeler_id, None, {"state": text.state})
+        return text
+
+    text = work(throw_out)
     return StateOut(question_id=question_id, state=text.state)
 
 
@@ -174,7 +207,7 @@ def release(question_id: PathId, body: LabelerRequest, work: Work, who: AccessDe
     return StateOut(question_id=question_id, state=text.state)
 
 
-def _note(
+def note(
     session: Session,
     who: Access,
     action: str,
@@ -183,6 +216,7 @@ def _note(
     before: dict[str, Any] | None,
     after: dict[str, Any],
 ) -> None:
+    """Write down what a labeler did about a question."""
     domain_id = intake.find(session, question_id).domain_id
     after = {"labeler_id": labeler_id, **after}
     audit.note(session, who.actor, action, question_id, domain_id=domain_id, before=before, after=after)

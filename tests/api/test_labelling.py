@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
+from jobs.context import JobContext
+from jobs.select_questions import select_questions
 from tests.api.conftest import LOOP, Service
 from tests.serving.artifacts import LABELS
 
@@ -54,16 +56,30 @@ def test_queue_item_has_the_fields_of_the_contract(ready: Service) -> None:
     [item] = _queue(ready, labeler_id="ana", lease_seconds=60)
 
     assert set(item) == {
-        "question_id", "question", "count", "intents", "confidence", "topk", "priority", "reason", "strategy",
-        "sampling_probability", "lease_token", "lease_expires_at",
+        "question_id", "question", "count", "group_size", "intents", "confidence", "topk", "priority", "reason",
+        "strategy", "sampling_probability", "lease_token", "lease_expires_at", "review",
     }  # fmt: skip
     assert item["question_id"] == ids[text]
     assert item["question"] == text
-    assert item["count"] == 1
+    assert (item["count"], item["group_size"]) == (1, 1)
     assert item["strategy"] == "random"
     assert re.fullmatch(TIME, str(item["lease_expires_at"]))
     left = datetime.fromisoformat(str(item["lease_expires_at"])) - datetime.now(UTC)
     assert timedelta(seconds=50) < left <= timedelta(seconds=61)
+
+
+def test_the_queue_of_one_strategy_holds_what_it_selected(ready: Service) -> None:
+    ids = _filled(ready, *_ordinary(4))
+    select_questions(JobContext(ready.settings, ready.services.work, ready.services.rule))
+    selected = _queue(ready)
+    assert {item["question_id"] for item in selected} == set(ids.values())
+    assert {(item["strategy"], item["sampling_probability"]) for item in selected} == {("typical", 1.0)}
+    assert all(1.0 < float(str(item["priority"])) <= 2.0 for item in selected)
+    assert _queue(ready, strategy="typical", labeler_id="ana", limit=1)[0]["question_id"] == selected[0]["question_id"]
+    assert _queue(ready, strategy="suspect") == []
+    told = ready.get(f"{LOOP}/stats").json()["selection"]
+    assert re.fullmatch(TIME, told.pop("selected_at"))
+    assert told == {"version": None, "selected": {"typical": 4}, "labelled": {}}
 
 
 def test_looking_takes_no_lease_and_leasing_hides_the_text_from_others(ready: Service) -> None:
@@ -95,8 +111,9 @@ def test_label_reaches_the_twins_there_are_and_those_that_come(ready: Service) -
 
     assert answer.status_code == 200
     body = answer.json()
-    assert set(body) == {"annotation_id", "question_id", "label", "path", "supersedes", "twins"}
+    assert set(body) == {"annotation_id", "question_id", "label", "path", "supersedes", "twins", "state"}
     assert (body["label"], body["path"], body["twins"]) == (LABELS[0], LABELS[0].split(" > "), 2)
+    assert body["state"] == "labelled"
     later = ready.log("手机开不了机")
     ready.wait_for(lambda: ready.get(f"{LOOP}/questions/{later}").json()["is_labeled"])
     for question_id in (first, twin, later):
@@ -209,7 +226,7 @@ def test_proposed_label_is_stored_in_its_normal_form_under_other(ready: Service)
     assert answer.json()["label"] == "其他"
 
 
-@pytest.mark.parametrize("action", ["label", "skip", "release"])
+@pytest.mark.parametrize("action", ["label", "skip", "release", "discard", "flag"])
 def test_unknown_question_cannot_be_answered(ready: Service, action: str) -> None:
     for question_id in ("nothing", "%00", "a%20"):
         answer = ready.post(

@@ -11,6 +11,7 @@ from app.db.session import UnitOfWork
 from app.db.tables import Annotation, Label, Lease, Text, UserQuestion
 from app.errors import (
     AlreadyLabelled,
+    Discarded,
     IntentError,
     Leased,
     LeaseLost,
@@ -22,7 +23,18 @@ from app.errors import (
     TaxonomyEmpty,
     UnknownLabel,
 )
-from app.services import annotations, batches, domains, folding, intake, queue, taxonomy
+from app.services import (
+    annotations,
+    batches,
+    domains,
+    flags,
+    folding,
+    imports,
+    intake,
+    queue,
+    taxonomy,
+    undoing,
+)
 from tests.builders import (
     ask,
     asked,
@@ -189,6 +201,46 @@ def test_the_token_of_an_ended_lease_fences_off_a_second_person_of_the_same_name
     assert _answer(sqlite_work, question_id) == ["乙"]
 
 
+def test_a_token_counts_only_while_its_lease_is_there_whatever_became_of_the_text_since(work: UnitOfWork) -> None:
+    question_id = _one(work)
+    [old] = _lease(work, "ana")
+    expire_leases(work)
+    [new] = _lease(work, "bo")
+    label(work, question_id, "乙", by="bo", lease_token=new.lease_token)
+    work(undoing.undo, question_id, labeler_id="bo")
+
+    # Nobody holds it now; still it was with another, who is not done with it.
+    acts = (annotations.skip, annotations.discard, flags.flag)
+    for act in acts:
+        with pytest.raises(LeaseLost):
+            work(act, question_id, labeler_id="ana", lease_token=old.lease_token)
+    with pytest.raises(LeaseLost):
+        label(work, question_id, "甲", by="ana", lease_token=old.lease_token)
+    with pytest.raises(LeaseLost):
+        label(work, question_id, "甲", by="bo", lease_token=old.lease_token)
+    assert column(work, Annotation.labeler_id) == ["bo", "bo"]
+    assert not work.read(text_of, question_id).is_flagged
+    label(work, question_id, "甲", by="ana")
+
+
+def test_a_skip_or_discard_that_is_sent_once_more_is_answered_as_before(sqlite_work: UnitOfWork) -> None:
+    for act, state in ((annotations.skip, "unlabelled"), (annotations.discard, "discarded")):
+        question_id = _one(sqlite_work)
+        held = {item.question_id: item.lease_token for item in _lease(sqlite_work, "ana")}
+        for _ in range(2):
+            text = sqlite_work(act, question_id, labeler_id="ana", lease_token=held[question_id])
+            assert text.state == state
+    assert column(sqlite_work, Annotation.kind) == ["skip", "discard"]
+
+
+def test_an_expired_lease_that_nobody_took_still_counts_for_who_had_it(sqlite_work: UnitOfWork) -> None:
+    question_id = _one(sqlite_work)
+    [item] = _lease(sqlite_work, "ana")
+    expire_leases(sqlite_work)
+    label(sqlite_work, question_id, "甲", lease_token=item.lease_token)
+    assert column(sqlite_work, Lease.text_id) == []
+
+
 def test_an_expired_lease_that_nobody_took_hinders_nobody(sqlite_work: UnitOfWork) -> None:
     question_id = _one(sqlite_work)
     _lease(sqlite_work, "ana")
@@ -211,11 +263,11 @@ def test_undo_brings_back_what_counted_before(work: UnitOfWork) -> None:
     first = label(work, question_id, "甲", time_intent={"type": "today"})
     label(work, question_id, "乙", by="bo", supersedes=first.annotation_id)
 
-    assert work(annotations.undo, question_id, labeler_id="bo").label_id is not None
+    assert work(undoing.undo, question_id, labeler_id="bo").label_id is not None
     assert column(work, UserQuestion.correct_intent, UserQuestion.labeler_id) == [(["甲"], "ana")] * 2
     assert column(work, UserQuestion.correct_time_intent) == [{"type": "today"}] * 2
 
-    work(annotations.undo, question_id, labeler_id="ana")
+    work(undoing.undo, question_id, labeler_id="ana")
     assert _state(work, question_id) == ("unlabelled", "pending")
     assert column(work, UserQuestion.is_labeled, UserQuestion.correct_intent) == [(False, None)] * 2
     assert work.read(text_of, question_id).priority is not None
@@ -227,20 +279,20 @@ def test_undo_walks_back_through_ones_own_answers(sqlite_work: UnitOfWork) -> No
         label(sqlite_work, question_id, path)
     seen = []
     for _ in range(3):
-        sqlite_work(annotations.undo, question_id, labeler_id="ana")
+        sqlite_work(undoing.undo, question_id, labeler_id="ana")
         seen.append(_answer(sqlite_work, question_id))
     assert seen == [["乙"], ["甲"], None]
     with pytest.raises(NothingToUndo):
-        sqlite_work(annotations.undo, question_id, labeler_id="ana")
+        sqlite_work(undoing.undo, question_id, labeler_id="ana")
 
 
 def test_undo_passes_over_an_answer_that_was_taken_back_before(sqlite_work: UnitOfWork) -> None:
     question_id = _one(sqlite_work)
     label(sqlite_work, question_id, "甲")
     label(sqlite_work, question_id, "乙")
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     label(sqlite_work, question_id, "丙")
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     assert _answer(sqlite_work, question_id) == ["甲"]
 
 
@@ -248,10 +300,10 @@ def test_undo_takes_back_nothing_of_another(sqlite_work: UnitOfWork) -> None:
     question_id = _one(sqlite_work)
     first = label(sqlite_work, question_id, "甲")
     with pytest.raises(NothingToUndo):
-        sqlite_work(annotations.undo, question_id, labeler_id="bo")
+        sqlite_work(undoing.undo, question_id, labeler_id="bo")
     second = label(sqlite_work, question_id, "乙", by="bo", supersedes=first.annotation_id)
     with pytest.raises(NothingToUndo) as caught:
-        sqlite_work(annotations.undo, question_id, labeler_id="ana")
+        sqlite_work(undoing.undo, question_id, labeler_id="ana")
     assert caught.value.details == {"annotation_id": second.annotation_id}
 
 
@@ -273,11 +325,48 @@ def test_one_skip_hides_and_two_retire(work: UnitOfWork) -> None:
             act()
 
 
+def test_what_is_discarded_is_never_asked_or_trained_again(work: UnitOfWork) -> None:
+    question_id = _one(work, twins=2)
+    _lease(work, "ana")
+    text = work(annotations.discard, question_id, labeler_id="ana", reason="spam")
+    assert (text.state, text.training_status, text.priority) == ("discarded", "skipped", None)
+    assert column(work, UserQuestion.training_status) == ["skipped"] * 2
+    assert (_lease(work, "bo"), column(work, Lease.text_id)) == ([], [])
+    ask(work, text.text or "")
+    assert _state(work, question_id) == ("discarded", "skipped")
+    for act in (
+        lambda: label(work, question_id, "甲", by="bo"),
+        lambda: label(work, question_id, "甲", by="ana"),
+        lambda: work(annotations.skip, question_id, labeler_id="bo"),
+        lambda: work(annotations.discard, question_id, labeler_id="bo"),
+    ):
+        with pytest.raises(Discarded):
+            act()
+    report = work(imports.take_in, "default", [imports.ImportRow(1, text.text, "甲")])  # type: ignore[arg-type]
+    assert report.counts == {"conflict": 1}
+
+    assert work(undoing.undo, question_id, labeler_id="ana").state == "unlabelled"
+    assert _state(work, question_id) == ("unlabelled", "pending")
+    assert column(work, UserQuestion.training_status) == ["pending"] * 3
+    assert [item.question_id for item in _lease(work, "bo")] == [question_id]
+
+
+def test_a_labelled_or_retired_text_is_not_discarded_and_what_another_holds_neither(sqlite_work: UnitOfWork) -> None:
+    labelled, retired, held = _one(sqlite_work), _one(sqlite_work), _one(sqlite_work)
+    label(sqlite_work, labelled, "甲")
+    for labeler in ("ana", "bo"):
+        sqlite_work(annotations.skip, retired, labeler_id=labeler)
+    _lease(sqlite_work, "bo")
+    for question_id, error in ((labelled, AlreadyLabelled), (retired, Retired), (held, Leased)):
+        with pytest.raises(error):
+            sqlite_work(annotations.discard, question_id, labeler_id="ana")
+
+
 def test_undo_of_a_skip_asks_again(sqlite_work: UnitOfWork) -> None:
     question_id = _one(sqlite_work)
     for labeler in ("ana", "bo"):
         sqlite_work(annotations.skip, question_id, labeler_id=labeler)
-    sqlite_work(annotations.undo, question_id, labeler_id="bo")
+    sqlite_work(undoing.undo, question_id, labeler_id="bo")
     assert _state(sqlite_work, question_id) == ("unlabelled", "pending")
     assert [item.question_id for item in _lease(sqlite_work, "bo")] == [question_id]
     assert sqlite_work.read(intake.find, question_id).training_status == "pending"
@@ -287,9 +376,9 @@ def test_a_text_stays_retired_while_two_skips_stand(sqlite_work: UnitOfWork) -> 
     question_id = _one(sqlite_work)
     for labeler in ("ana", "ana", "bo"):
         sqlite_work(annotations.skip, question_id, labeler_id=labeler)
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     assert _state(sqlite_work, question_id) == ("skipped", "skipped")
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     assert _state(sqlite_work, question_id) == ("unlabelled", "pending")
 
 
@@ -304,7 +393,7 @@ def test_taking_back_a_label_does_not_queue_what_may_not_be_trained_on(sqlite_wo
     set_taxonomy(sqlite_work, ["甲"])
     (question_id,) = ask(sqlite_work, trainable_text("甲"), train_allowed=False)
     label(sqlite_work, question_id, "甲")
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     assert sqlite_work.read(text_of, question_id).priority is None
 
 
@@ -320,7 +409,7 @@ def test_taking_back_a_label_of_gold_keeps_its_draw(sqlite_work: UnitOfWork) -> 
     for question_id in (drawn, other):
         label(sqlite_work, question_id, "甲")
         assert _state(sqlite_work, question_id) == ("labelled", "skipped")
-        sqlite_work(annotations.undo, question_id, labeler_id="ana")
+        sqlite_work(undoing.undo, question_id, labeler_id="ana")
     assert sqlite_work.read(text_of, drawn).priority is not None
     assert sqlite_work.read(text_of, other).priority is None
 
@@ -357,9 +446,9 @@ def test_no_annotation_is_ever_changed_or_deleted(sqlite_work: UnitOfWork) -> No
     first = label(sqlite_work, question_id, "甲")
     label(sqlite_work, question_id, "乙")
     label(sqlite_work, question_id, "丙", by="bo", supersedes=first.annotation_id + 1)
-    sqlite_work(annotations.undo, question_id, labeler_id="bo")
+    sqlite_work(undoing.undo, question_id, labeler_id="bo")
     sqlite_work(annotations.skip, other, labeler_id="ana")
-    sqlite_work(annotations.undo, other, labeler_id="ana")
+    sqlite_work(undoing.undo, other, labeler_id="ana")
     for number, proposal in enumerate(ask(sqlite_work, trainable_text("丁"), trainable_text("丁"))):
         label(sqlite_work, proposal, taxonomy.OTHER, proposed_label="丁", proposal_size=2, by=f"labeler-{number}")
     kinds = column(sqlite_work, Annotation.kind, Annotation.source)
@@ -487,7 +576,7 @@ def test_a_new_answer_while_its_batch_runs_leaves_the_batch(work: UnitOfWork) ->
 def test_taking_an_answer_back_while_its_batch_runs_leaves_the_batch(sqlite_work: UnitOfWork) -> None:
     question_id, *_ = make_labelled_texts(sqlite_work, {"甲": 2, "乙": 2})
     sqlite_work(batches.open_batch, "default", opened_by="ana")
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     text = sqlite_work.read(text_of, question_id)
     assert (text.state, text.training_status, text.claimed_by) == ("unlabelled", "pending", None)
 
@@ -501,7 +590,7 @@ def test_a_label_outlives_a_crowd_that_changes_it_at_once(work: UnitOfWork) -> N
             try:
                 current = work.read(text_of, question_id).annotation_id
                 label(work, question_id, path, by=f"labeler-{number}", supersedes=current)
-                work(annotations.undo, question_id, labeler_id=f"labeler-{number}")
+                work(undoing.undo, question_id, labeler_id=f"labeler-{number}")
             except IntentError:
                 pass
 
