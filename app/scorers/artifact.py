@@ -59,16 +59,20 @@ class Scorer(Protocol):
 
 
 class EmbeddingScorer(Scorer, Protocol):
-    """A scorer that also tells where its encoder puts a text: for selection by distance, and for heads of their own."""
+    """A scorer that also tells where a text lies among others: texts whose embeddings point the same way are alike."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (n_texts, dimension), in the order of `texts`."""
+        """Shape (n_texts, dimension), in the order of `texts`; of any length, also zero for a text of nothing."""
+
+
+class EncoderScorer(EmbeddingScorer, Protocol):
+    """A scorer that answers from its embeddings: asked for both, the encoder need not run twice."""
 
     def judge(self, embeddings: NDArray[np.float32]) -> FloatArray:
         """`probabilities` of the texts with these embeddings."""
 
 
-class ScopedScorer(EmbeddingScorer, Protocol):
+class ScopedScorer(EncoderScorer, Protocol):
     """A scorer whose artifact may know which texts it has labels for."""
 
     @property

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, Text
 from app.intent.selection import gold_draw, gold_share, interleave
-from app.services import counting, texts
-from app.services.texts import fresh_priority
+from app.services import counting, texts, twin_order
+from app.services.texts import TWIN, fresh_priority, is_selected
 
 GOLD_REASON = "part of the uniform sample by which versions are judged"
 
@@ -23,6 +23,7 @@ class WaitingText:
     text_id: int
     text: str
     text_hash: str
+    # Of the near twins that wait with it as well.
     count: int
 
 
@@ -43,18 +44,22 @@ def stale(session: Session, domain_id: int, version: str, *, limit: int, after: 
     found: list[WaitingText] = []
     for window in texts.windows(session, domain_id, after=after):
         rows = session.execute(
-            select(Text.id, Text.text, Text.text_hash, Text.count)
+            select(Text.id, Text.text, Text.text_hash, Text.count, Text.group_hash)
             .where(
                 window,
                 Text.state == "unlabelled",
                 Text.priority.is_not(None),
                 Text.text.is_not(None),
                 or_(Text.scored_by.is_(None), Text.scored_by != version),
+                or_(Text.strategy.is_(None), Text.strategy != TWIN),
             )
             .order_by(Text.id)
             .limit(limit - len(found))
-        )
-        found += [WaitingText(row[0], row[1] or "", *row[2:]) for row in rows]
+        ).all()
+        together = twin_order.asked_together(session, domain_id, {row.group_hash for row in rows})
+        found += [
+            WaitingText(row.id, row.text or "", row.text_hash, together.get(row.group_hash, row[3])) for row in rows
+        ]
         if len(found) == limit:
             break
     return found
@@ -79,17 +84,18 @@ def rescore(session: Session, waiting: Sequence[WaitingText], topk: Sequence[lis
         )
     # While they were scored, some may have been answered: those wait no longer.
     still = session.execute(
-        select(Text.id, Text.is_gold)
+        select(Text.id, Text.is_gold, Text.priority)
         .where(Text.id.in_([text.text_id for text in waiting]), Text.state == "unlabelled")
         .order_by(Text.id)
         .with_for_update(key_share=True)
     ).all()
-    # Drawn gold keeps its place: a place by uncertainty would make the draw anything but uniform.
-    gold = {text_id for text_id, is_gold in still if is_gold}
-    others = {text_id for text_id, is_gold in still if not is_gold}
+    # Drawn gold keeps its place: a place by uncertainty would make the draw anything but uniform. What was selected
+    # keeps it until the next selection.
+    placed = {text_id for text_id, is_gold, priority in still if is_gold or is_selected(priority)}
+    others = {text_id for text_id, *_ in still} - placed
     answers = ("id", "topk", "intents", "confidence", "scored_by")
     by_place: Mapping[bool, list[dict[str, Any]]] = {
-        True: [{key: row[key] for key in answers} for row in rows if row["id"] in gold],
+        True: [{key: row[key] for key in answers} for row in rows if row["id"] in placed],
         False: [row for row in rows if row["id"] in others],
     }
     for page in by_place.values():
@@ -103,7 +109,8 @@ def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Gen
 
     The share shrinks as gold is labelled, and its interval with it. Where nothing else waits, the selection is all
     gold: the candidates are then all that is left to ask. Every drawn text that still waits takes the place of a random
-    one of the queue, at each draw anew: more uncertain texts pass a fixed place all the time, and gold would starve.
+    one of the selection, or without one of the queue's first, at each draw anew: more uncertain texts pass a fixed
+    place all the time, and gold would starve.
     The domain must be locked: two draws at once would take two quotas.
     """
     waiting = (Text.domain_id == domain.id) & (Text.state == "unlabelled") & Text.text.is_not(None)
@@ -131,7 +138,8 @@ def draw_gold(session: Session, domain: Domain, *, size: int, rng: np.random.Gen
     drawn, probability = gold_draw(candidates, quota, rng)
     # One that is answered at this moment was drawn all the same, and waits no longer.
     chosen = _still_waiting(session, drawn)
-    _place(session, [*open_gold, *chosen], [float(priority or 0.0) for priority in top], rng)
+    places = [priority for priority in top if is_selected(priority)] or top
+    _place(session, [*open_gold, *chosen], [float(priority or 0.0) for priority in places], rng)
     counting.queued(session, domain.id, len(chosen))
     if chosen:
         session.execute(
