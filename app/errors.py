@@ -119,6 +119,12 @@ class TaxonomyRefused(Malformed):
     code = "taxonomy_invalid"
 
 
+class MixRefused(Malformed):
+    """A mix names its strategies with shares that sum to 1."""
+
+    code = "mix_invalid"
+
+
 class UnknownLabel(Malformed):
     """The label is not in the domain's taxonomy."""
 
@@ -154,6 +160,18 @@ class DomainExists(Conflict):
     """A domain of this name exists."""
 
     code = "domain_exists"
+
+
+class LabelExists(Conflict):
+    """Another label has this path."""
+
+    code = "label_exists"
+
+
+class ChangedSince(Conflict):
+    """What this change left was changed since: it cannot be undone."""
+
+    code = "changed_since"
 
 
 class TaxonomyEmpty(Conflict):
@@ -196,6 +214,24 @@ class Retired(Conflict):
     """The text is no longer asked."""
 
     code = "skipped"
+
+
+class Discarded(Conflict):
+    """A labeler found that this is nothing to label."""
+
+    code = "discarded"
+
+
+class Disputed(Conflict):
+    """The answers about this text differ, and a person must decide."""
+
+    code = "disputed"
+
+
+class NotDisputed(Conflict):
+    """There are no answers about this text that differ."""
+
+    code = "not_disputed"
 
 
 class OneClass(Conflict):
@@ -244,6 +280,12 @@ class NothingToRollBack(Conflict):
     """No version was active before the current one."""
 
     code = "nothing_to_roll_back"
+
+
+class ScenarioDecided(Conflict):
+    """Somebody has decided about this scenario."""
+
+    code = "scenario_decided"
 
 
 class RuleRefused(Malformed):

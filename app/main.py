@@ -20,9 +20,11 @@ from app import __version__
 from app.answer_log import Folding, bulk_intake, log_database, open_spool
 from app.api import (
     access,
+    agreement,
     annotations,
     batches,
     classify,
+    flags,
     hot_path,
     keywords,
     metrics,
@@ -31,6 +33,9 @@ from app.api import (
     questions,
     queue,
     refine,
+    scenarios,
+    taxonomy_changes,
+    undoing,
     versions,
 )
 from app.api import domains as domain_routes
@@ -70,11 +75,16 @@ ROUTED = (
     classify,
     refine,
     queue,
+    agreement,
+    flags,
     questions,
     annotations,
+    undoing,
     domain_routes,
+    taxonomy_changes,
     batches,
     keywords,
+    scenarios,
     versions,
     operations,
     metrics,

@@ -188,6 +188,7 @@ class Settings(BaseSettings):
     train_cron: str = Field("* * * * *", description="when the clock asks whether enough labels for a batch are in")
     purge_cron: str = Field("30 3 * * *", description="when what has outlived its use is deleted")
     mine_cron: str = Field("0 3 * * *", description="when keyword rules are mined and failing ones are retired")
+    propose_cron: str = Field("30 4 * * *", description="when groups of questions that no label fits are looked for")
     mine_timeout_seconds: float = Field(
         300.0, gt=1, le=86_400, description="mining that a request asked for is stopped after this, and answered 503"
     )
@@ -222,8 +223,16 @@ class Settings(BaseSettings):
 
     # What a person is asked
     selection_size: int = Field(100, ge=1, le=10_000, description="texts in one selection: gold is drawn as its share")
+    selection_candidates: int = Field(
+        20_000, ge=100, le=200_000, description="waiting texts that one selection is chosen from, at most"
+    )
     lease_seconds: int = Field(900, ge=5, le=86_400, description="how long a labeler holds a text by default")
-    proposal_size: int = Field(50, ge=2, description="texts under one proposed label that make it a label")
+    proposal_size: int = Field(
+        50,
+        ge=2,
+        description="texts under one proposed label that make it a label; from so many on a label is trained that grew "
+        "out of a scenario",
+    )
 
     # What is deleted
     replica_days: float = Field(1.0, gt=0, description="days after which a service that stopped reporting is forgotten")

@@ -15,7 +15,16 @@ from pathlib import Path
 
 from bench.result import CannotRun, Result
 
-_MACHINERY = {"__init__", "__main__", "embedding", "minilm", "plain_fine_tuning", "pretrained", "result"}
+_MACHINERY = {
+    "__init__",
+    "__main__",
+    "embedding",
+    "minilm",
+    "plain_fine_tuning",
+    "pretrained",
+    "result",
+    "small_text_strategies",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from app.scorers.artifact import (
 from app.scorers.tiers import tiers_of
 from app.services import batches, domains, rule_sets, versions
 from app.services.versions import Proof
-from jobs import later_tier, pairing
+from jobs import later_tier, pairing, stability
 from jobs.answering import Answers, Gold, answer, cascade
 from jobs.context import JobContext
 
@@ -79,7 +79,8 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
         later=later_tier.answers_of(context, claimed.domain, out_of_fold, manifest.label_ids),
     )
     threshold = fitted.pairing.threshold
-    answers = answer(cascade(scorer, "candidate", release.rules, fitted.pairing), gold.texts, threshold)
+    tiers = cascade(scorer, "candidate", release.rules, fitted.pairing)
+    answers = answer(tiers, gold.texts, threshold)
     on_gold = _evaluated(gold.truth, answers, threshold, release, rng)
     held_out = fitted.out_of_fold
     beside = _evaluated(out_of_fold.label_ids, held_out, threshold, release, rng, resamples=200)
@@ -102,6 +103,7 @@ def prove(context: JobContext, claimed: batches.Claimed, items: Sequence[batches
             "left_out_labels": [release.paths[label_id] for label_id in manifest.left_out_label_ids],
             **_scope_on(gold, answers, scorer),
             **_beside_the_rules(scorer, release, gold),
+            **stability.beside_the_active(context, claimed, tiers),
         },
         pairing=fitted.pairing,
         temperature=manifest.temperature,

@@ -9,6 +9,7 @@ from app.settings import Settings
 from jobs.context import JobContext
 from jobs.cron import Slots, slots
 from jobs.mine_keywords import mine_keywords
+from jobs.propose_scenarios import propose_scenarios
 from jobs.purge import purge
 from jobs.select_questions import select_questions
 from jobs.train_model import train_model
@@ -43,5 +44,6 @@ TIMETABLE: Mapping[str, Entry] = {
     "select_questions": Entry(select_questions, "select_cron"),
     "train_model": Entry(train_model, "train_cron"),
     "mine_keywords": Entry(mine_keywords, "mine_cron"),
+    "propose_scenarios": Entry(propose_scenarios, "propose_cron"),
     "purge": Entry(purge, "purge_cron"),
 }

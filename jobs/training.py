@@ -130,7 +130,9 @@ def train_next(context: JobContext) -> str | None:
     try:
         with Claim(context, claimed) as claim:
             version = _see_through(context, claimed, claim)
-        logger.info("batch %s became version %s", batch.batch_id, version)
+        logger.info("batch %s became version %s", batch.batch_id, version.version)
+        if batch.recipe not in GENERATIVE:
+            _suspect(context, claimed, version)
         if batch.auto_extract_keywords:
             _mine(context, claimed.domain.name)
     except ClaimLost:
@@ -159,12 +161,32 @@ def _mine(context: JobContext, domain: str) -> None:
         logger.warning("mining of domain %s failed: %s", domain, in_words(error), exc_info=not is_of_database(error))
 
 
+def _suspect(context: JobContext, claimed: batches.Claimed, version: ModelVersion) -> None:
+    """Look for labels that look wrong. The batch is done: no failure here is one of it."""
+    from jobs.suspect_labels import suspect_labels
+
+    try:
+        waiting = suspect_labels(context, claimed, version)
+    except TrainerStopped as error:
+        logger.info("version %s: %s", version.version, error)
+    except Exception as error:
+        logger.warning(
+            "version %s: labels were not doubted: %s",
+            version.version,
+            in_words(error),
+            exc_info=not is_of_database(error),
+        )
+    else:
+        if waiting is not None:
+            logger.info("version %s: %d labels wait for a review", version.version, waiting)
+
+
 def _fail(work: UnitOfWork, claimed: batches.Claimed, reason: str) -> None:
     logger.warning("batch %s failed: %s", claimed.batch.batch_id, reason)
     work(batches.fail, claimed.batch.id, claimed.token, error=reason)
 
 
-def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) -> str:
+def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) -> ModelVersion:
     items = claim.patiently(lambda: context.work.read(batches.items, claimed.batch.id))
     folder = context.store.local / WORKSHOP / f"{claimed.batch.batch_id}-{claimed.token[:8]}"
     folder.mkdir(parents=True)
@@ -189,13 +211,14 @@ def _see_through(context: JobContext, claimed: batches.Claimed, claim: Claim) ->
     proof = replace(proof, evaluation={**proof.evaluation, **measured})
     if not claim.wanted:
         raise TrainerStopped("stopped before the version was registered")
-    return claim.patiently(lambda: context.work(versions.register, claimed, proof)).version
+    return claim.patiently(lambda: context.work(versions.register, claimed, proof))
 
 
 def _write_spec(
     context: JobContext, claimed: batches.Claimed, items: Sequence[batches.LabelledText], folder: Path
 ) -> Path:
-    labels = context.work.read(taxonomy.active, claimed.domain.id)
+    # A label that left since the batch was opened is still the label of what it froze.
+    labels = context.work.read(taxonomy.to_train, claimed.domain.id, {item.label_id for item in items})
     stands_on = _stands_on(context, claimed)
     known = _known_to_parent(claimed, stands_on)
     with (folder / "examples.jsonl").open("w", encoding="utf-8") as file:

@@ -42,6 +42,7 @@ class Extract(Protocol):
 
 LONGEST_LABEL = 1000
 LONGEST_OBJECT = 10_000
+LARGEST_ID = 18  # digits
 ID = re.compile(r"[0-9A-Za-z_-]+")
 
 
@@ -195,6 +196,17 @@ def page_before(cursor: str | None) -> int | None:
     if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
         raise Malformed("cursor: not the next_cursor of a page")
     return int(cursor)
+
+
+def row_id(value: str, thing: str) -> int:
+    """The row that a path names; `thing` is what it is called.
+
+    Raises:
+        NotFound: it is no number of a row.
+    """
+    if not (value.isascii() and value.isdigit()) or len(value) > LARGEST_ID:
+        raise NotFound(f"there is no {thing} of this id")
+    return int(value)
 
 
 def next_cursor(rows: Any, limit: int) -> str | None:

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.api.access import needs
 from app.api.bodies import StrictRoute
-from app.api.dependencies import PREFIX, Body, Caller, DomainPath, DomainQuery, Work
+from app.api.dependencies import PREFIX, Body, Caller, DomainPath, DomainQuery, LabelPath, Whole, Work
 from app.api.problems import responses
 from app.db.tables import Domain, Label
 from app.errors import TaxonomyRefused
+from app.intent.overlap import MOST_ANSWERS
 from app.intent.recipes import Recipe
 from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy, split
 from app.services import audit, domains, taxonomy, versions
@@ -21,7 +22,21 @@ from app.services.domains import DEFAULT
 
 router = APIRouter(prefix=PREFIX, tags=["domains"], route_class=StrictRoute)
 
+Overlap = Annotated[Whole, Field(ge=1, le=MOST_ANSWERS, description="people who answer a text blind; 1: one each")]
+OverlapShare = Annotated[float, Field(ge=0, le=1, description="of which share of the texts, picked by their hash")]
 BaseName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+SelectionMix = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=32)], Annotated[float, Field(ge=0.0, le=1.0)]],
+    Field(
+        max_length=32,
+        description="shares of each selection by strategy, beside gold; they sum to 1; empty: the default mix",
+        examples=[{"cluster_margin": 0.8, "suspect": 0.2}],
+    ),
+]
+ConfusionPairs = Annotated[
+    list[Annotated[list[LabelPath], Field(min_length=2, max_length=2)]],
+    Field(max_length=100, description="labels that are mistaken for each other, beside those that gold confuses"),
+]
 
 
 class DomainRequest(Body):
@@ -37,6 +52,10 @@ class DomainRequest(Body):
     threshold_policy: Literal["sweep", "risk"] = Field(
         "sweep", description="risk: answers stand only where at most 2 % of them are wrong, with 95 % confidence"
     )
+    selection_mix: SelectionMix | None = None
+    confusion_pairs: ConfusionPairs | None = None
+    overlap: Overlap = 1
+    overlap_share: OverlapShare = 1.0
 
 
 class DomainChange(Body):
@@ -47,6 +66,10 @@ class DomainChange(Body):
     base_model: BaseName | None = None
     rule_policy: Literal["auto", "manual"] | None = None
     threshold_policy: Literal["sweep", "risk"] | None = None
+    selection_mix: SelectionMix | None = None
+    confusion_pairs: ConfusionPairs | None = None
+    overlap: Overlap | None = None
+    overlap_share: OverlapShare | None = None
 
 
 class DomainOut(BaseModel):
@@ -60,6 +83,10 @@ class DomainOut(BaseModel):
     base_model: str | None
     rule_policy: str
     threshold_policy: str
+    selection_mix: dict[str, float] | None
+    confusion_pairs: list[list[str]] | None
+    overlap: int
+    overlap_share: float
     taxonomy_version: int
     active_version: str | None
     epoch: int
@@ -131,7 +158,7 @@ def create_domain(body: DomainRequest, work: Work, who: Caller) -> DomainOut:
     dependencies=[needs("admin")],
 )
 def change_domain(name: DomainPath, body: DomainChange, work: Work, who: Caller) -> DomainOut:
-    """Change how a domain trains and decides. What serves stays until the next batch passes."""
+    """Change how a domain asks, trains and decides. What serves stays until the next batch passes."""
     changes = {field: value for field, value in body.model_dump(exclude_unset=True).items() if value is not None}
 
     def change(session: Session) -> DomainOut:
@@ -205,6 +232,10 @@ def _domain(session: Session, domain: Domain) -> DomainOut:
         base_model=domain.base_model,
         rule_policy=domain.rule_policy,
         threshold_policy=domain.threshold_policy,
+        selection_mix=domain.selection_mix,
+        confusion_pairs=domain.confusion_pairs,
+        overlap=domain.overlap,
+        overlap_share=domain.overlap_share,
         taxonomy_version=domain.taxonomy_version,
         active_version=active.version if active else None,
         epoch=domain.epoch,

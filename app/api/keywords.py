@@ -23,10 +23,10 @@ from app.api.dependencies import (
     Work,
     next_cursor,
     page_before,
+    row_id,
 )
 from app.api.problems import responses
 from app.db.tables import Domain, KeywordRule
-from app.errors import NotFound
 from app.intent.rules import LONGEST_PATTERN, MOST_WORDS, rule_word
 from app.intent.text import normalise
 from app.services import domains, rule_wording, rules
@@ -35,24 +35,13 @@ from app.services.domains import DEFAULT
 router = APIRouter(prefix=f"{PREFIX}/keywords", tags=["keyword rules"], route_class=StrictRoute)
 
 MOST_MINED = 10_000
-LARGEST_ID = 18  # digits
+RULE = "keyword rule"
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Words = Annotated[list[Word], Field(max_length=MOST_WORDS)]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PATTERN)]
 MinConfidence = Annotated[float, Query(ge=0.5, le=1.0, description="least precision out of fold")]
 MostRules = Annotated[int, Query(ge=1, le=MOST_MINED, description="most rules that are kept, the most typical")]
-
-
-def _row_id(value: str) -> int:
-    """The row that a path names.
-
-    Raises:
-        NotFound: it is no number of a row.
-    """
-    if not (value.isascii() and value.isdigit()) or len(value) > LARGEST_ID:
-        raise NotFound("there is no keyword rule of this id")
-    return int(value)
 
 
 Filter = Annotated[str | None, Query(max_length=1000)]
@@ -228,7 +217,7 @@ def create_keyword(body: KeywordRequest, work: Work, caller: Caller, response: R
 )
 def change_keyword(rule_id: PathId, body: KeywordChange, work: Work, caller: Caller) -> KeywordOut:
     """Give a rule another status, other words or another label."""
-    number, changes = _row_id(rule_id), body.model_dump(exclude_unset=True)
+    number, changes = row_id(rule_id, RULE), body.model_dump(exclude_unset=True)
 
     def change(session: Session) -> KeywordOut:
         return _one(session, rules.change(session, number, changes, by=caller))
@@ -241,7 +230,7 @@ def change_keyword(rule_id: PathId, body: KeywordChange, work: Work, caller: Cal
 )
 def retire_keyword(rule_id: PathId, work: Work, caller: Caller) -> KeywordOut:
     """Retire a rule: it serves no more, and its row stays with what it brought."""
-    number = _row_id(rule_id)
+    number = row_id(rule_id, RULE)
 
     def retire(session: Session) -> KeywordOut:
         return _many(session, [rules.retire(session, number, by=caller)])[0]

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.api.access import ADMIN, needs
 from app.api.dependencies import PREFIX, DomainQuery, Identity, ServicesDep, Work
 from app.api.problems import respond, responses
+from app.api.worth import Target, WorthOut
 from app.errors import Unavailable
 from app.services import domains, statistics
 from app.services.domains import DEFAULT
@@ -106,6 +107,15 @@ class LiveAccuracyOut(BaseModel):
     active_version: AccuracyOut | None
 
 
+class SelectionOut(BaseModel):
+    """What the last selection put on top of the queue, and what people labelled so far, by strategy."""
+
+    selected_at: datetime | None
+    version: str | None
+    selected: dict[str, int]
+    labelled: dict[str, int]
+
+
 class RulesOut(BaseModel):
     """Keyword rules: how many, how often they matched, how often a person's label was theirs."""
 
@@ -162,16 +172,22 @@ class StatsOut(BaseModel):
     by_answer: dict[str, int]
     answers: AnswersOut
     live_accuracy: LiveAccuracyOut
+    selection: SelectionOut
     latency: LatencyOut
     texts: int
     texts_labelled: int
     texts_skipped: int
+    texts_discarded: int
+    texts_disputed: int
+    texts_flagged: int
+    suspects: int
     gold_labelled: int
     gold_candidates: int
     queue: int
     active_version: str | None
     epoch: int
     versions: list[VersionQualityOut]
+    worth: WorthOut
     batches: dict[str, int]
     training: TrainingOut
     rules: RulesOut
@@ -232,10 +248,12 @@ async def ready(given: ServicesDep, who: Identity) -> ReadyOut | JSONResponse:
     responses=responses(404, 422, 503),
     dependencies=[needs("labeler")],
 )
-def stats(work: Work, given: ServicesDep, domain: DomainQuery = DEFAULT, days: Days = DAYS) -> dict[str, Any]:
+def stats(
+    work: Work, given: ServicesDep, domain: DomainQuery = DEFAULT, days: Days = DAYS, target: Target = None
+) -> dict[str, Any]:
     """What was asked, answered, labelled and trained, and what the next batch waits for."""
 
     def read(session: Session) -> dict[str, Any]:
-        return statistics.of_domain(session, domains.find(session, domain), given.rule, days=days)
+        return statistics.of_domain(session, domains.find(session, domain), given.rule, days=days, target=target)
 
     return work.read(read)

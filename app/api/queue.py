@@ -24,12 +24,34 @@ from app.services.domains import DEFAULT
 router = APIRouter(prefix=PREFIX, tags=["labeling"])
 
 
+STRATEGY = "priority (default), random, review, new_scenario, or a strategy of the mix: only what it selected"
+
+
+class NeighbourOut(BaseModel):
+    """A labelled question that is near to the one in doubt, with the label that it has now."""
+
+    question: str
+    label: str
+
+
+class ReviewOut(BaseModel):
+    """Why a label is in doubt: what it is, which one is likelier, and the nearest labelled questions."""
+
+    label: str
+    suspicion: float
+    answer: str | None
+    confidence: float | None
+    model_version: str | None
+    neighbours: list[NeighbourOut]
+
+
 class QueueItemOut(BaseModel):
     """One distinct text, the question that stands for it, the model's answer, and the lease if one was taken."""
 
     question_id: str
     question: str
     count: int
+    group_size: int
     intents: list[str]
     confidence: float | None
     topk: list[Guess]
@@ -39,6 +61,7 @@ class QueueItemOut(BaseModel):
     sampling_probability: float | None
     lease_token: str | None
     lease_expires_at: datetime | None
+    review: ReviewOut | None
 
 
 class QueueOut(BaseModel):
@@ -60,13 +83,13 @@ def unlabelled(
     who: AccessDep,
     domain: DomainQuery = DEFAULT,
     limit: Annotated[int, Query(ge=1, le=500, description="texts wanted; at most 100 can be leased")] = 100,
-    strategy: Annotated[str | None, Query(max_length=32, description="priority (default) or random")] = None,
+    strategy: Annotated[str | None, Query(max_length=32, description=STRATEGY)] = None,
     labeler_id: Annotated[
         str | None, Query(min_length=1, max_length=128, pattern=LABELER_PATTERN, description="takes leases")
     ] = None,
     lease_seconds: Annotated[int | None, Query(ge=1, le=86_400)] = None,
 ) -> QueueOut:
-    """The next questions worth a person's time; without `labeler_id` only a look."""
+    """The next questions worth a person's time, or labels that look wrong; without `labeler_id` only a look."""
     if labeler_id is not None:
         who.require_labeler(labeler_id)
 

@@ -51,6 +51,9 @@ class VersionOut(BaseModel):
     temperature: float | None
     train_count: int
     evaluation: dict[str, Any]
+    taxonomy: list[list[int | str]] | None = Field(
+        description="the labels that it was trained with, as they were: [[id, path], …]; null in lists and of old ones"
+    )
     created_at: datetime
     activated_at: datetime | None
 
@@ -130,7 +133,8 @@ def list_versions(work: Work, domain: DomainQuery = DEFAULT, limit: Limit = 50, 
     def read(session: Session) -> VersionsOut:
         rows = versions.listing(session, domains.find(session, domain).id, limit=limit, before=before)
         return VersionsOut(
-            items=[VersionOut(**_version(session, row)) for row in rows], next_cursor=next_cursor(rows, limit)
+            items=[VersionOut(**(_version(session, row) | {"taxonomy": None})) for row in rows],
+            next_cursor=next_cursor(rows, limit),
         )
 
     return work.read(read)

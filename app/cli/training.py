@@ -17,6 +17,7 @@ from app.errors import IntentError
 from app.intent.recipes import RECIPES
 from app.services import audit, batches, domains, versions
 from jobs.context import JobContext
+from jobs.group_texts import group_new
 
 app = typer.Typer()
 
@@ -54,6 +55,7 @@ def train(
 
     with database(given) as work:
         within = replace(context(given, work), stopping=stopped_by_signals())
+        group_new(within, work.read(domains.find, domain))
         end_with(within, work(opened), as_json=as_json)
 
 

@@ -70,7 +70,7 @@ def open_batch(
     Raises:
         DomainNotFound.
         NoTexts: the domain keeps no text and nothing was imported.
-        NothingNew: no label since the last batch (unless `retrain`).
+        NothingNew: no label since the last batch (unless `retrain`), or none of a label that has texts enough.
         OneClass: fewer than two labels have two texts each.
         NoBaseModel: the recipe starts from one, and the domain names none.
     """
@@ -79,8 +79,7 @@ def open_batch(
     if not (config or {}).get("base_model"):
         domains.require_base(domain, recipe)
     labels = {label.id: label.path for label in taxonomy.active(session, domain.id)}
-    new = members.of_role(session, domain, labels, "new")
-    replay = members.of_role(session, domain, labels, "replay")
+    new, replay, gold = members.of_batch(session, domain, labels)
     if recipe in GENERATIVE and domain.recipe not in GENERATIVE:
         # Beside the domain's own recipe, which must still find these labels new.
         new, replay, retrain = [], [*replay, *(member | {"role": "replay"} for member in new)], True
@@ -89,7 +88,6 @@ def open_batch(
     if not new and not (retrain and replay):
         raise NothingNew(f"domain {domain.name!r} has no label that was not trained on")
     members.refuse_one_class(domain, [*new, *replay])
-    gold = members.of_role(session, domain, labels, "gold")
     frozen = [*sorted([*new, *replay], key=lambda member: int(member["text_id"])), *gold]
     batch = freeze(
         session,

@@ -1,9 +1,10 @@
 """What is counted of questions, texts and annotations, and under which names."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import bindparam, event, func, inspect, select
 from sqlalchemy.orm import LoaderCallableStatus, Session
@@ -20,15 +21,18 @@ STANDS: Final = "stands"  # served questions whose answer stands, at or above τ
 TO_PERSON: Final = "to_person"  # served questions that a person should look at
 LLM: Final = "llm"  # questions for which the LLM was asked
 LATENCY: Final = "latency"  # served questions [bucket of the time that the answer took]
-ANNOTATED: Final = "annotated"  # what people, imports and the system wrote [source, or skip or retract]
+ANNOTATED: Final = "annotated"  # what people, imports and the system wrote [source, or skip, discard, flag or retract]
 JUDGED: Final = "judged"  # texts of the random slice that a person labelled [version that had answered]
 AGREED: Final = "agreed"  # those of them whose label was the answer [version]
 
 # How many there are now.
 TEXT: Final = "text"  # texts [state, with /gold where it is held out]
 QUEUED: Final = "queued"  # texts that wait for a person
+FLAGGED: Final = "flagged"  # texts that a person asked somebody to look at
+SUSPECT: Final = "suspect"  # labelled texts whose label waits for a review
 LABELLED: Final = "labelled"  # questions whose text is labelled
 TEXT_LABEL: Final = "text_label"  # labelled texts [label id]
+CHOSEN_BY: Final = "chosen_by"  # texts that people labelled [strategy by which they were asked]
 TRAINABLE: Final = "trainable"  # texts that may be trained on [training status / label id]
 
 OUTSIDE: Final = "outside"
@@ -41,7 +45,7 @@ Standing = Mapping[tuple[str, str], int]
 
 _COLUMNS: Final = (
     "domain_id", "state", "is_gold", "priority", "count", "label_id", "train_allowed", "text", "proposed_label",
-    "training_status",
+    "training_status", "strategy", "label_source", "is_flagged", "suspicion",
 )  # fmt: skip
 
 
@@ -76,10 +80,20 @@ def _label_ids(session: Session, questions: Iterable[Any]) -> dict[tuple[int, st
     paths = {(question.domain_id, question.intents[0]) for question in questions if question.intents}
     if not paths:
         return {}
+    owners = list({owner for owner, _ in paths})
+    rows = session.execute(_LABELS, {"domain_ids": owners, "paths": list({path for _, path in paths})})
+    found = {(domain_id, path): label_id for domain_id, path, label_id in rows}
+    return found if paths <= found.keys() else former_labels(session, owners) | found
+
+
+def former_labels(session: Session, domain_ids: Sequence[int]) -> dict[tuple[int, str], int]:
+    """The ids of renamed labels by what they were called: for answers of before, and of services a moment behind."""
     rows = session.execute(
-        _LABELS, {"domain_ids": list({owner for owner, _ in paths}), "paths": list({path for _, path in paths})}
+        select(Label.domain_id, Label.id, Label.former_paths)
+        .where(Label.domain_id.in_(domain_ids), Label.former_paths.is_not(None))
+        .order_by(Label.id)
     )
-    return {(domain_id, path): label_id for domain_id, path, label_id in rows}
+    return {(domain_id, path): label_id for domain_id, label_id, paths in rows for path in paths or ()}
 
 
 _LABELS: Final = select(Label.domain_id, Label.path, Label.id).where(
@@ -91,11 +105,17 @@ def standing(text: Mapping[str, Any]) -> Standing:
     """What a text with these columns adds to the levels."""
     state = text.get("state", "unlabelled")
     figures = {(TEXT, state + (GOLD if text["is_gold"] else "")): 1}
+    if text.get("is_flagged"):
+        figures[FLAGGED, ""] = 1
     if state == "unlabelled" and text.get("priority") is not None:
         figures[QUEUED, ""] = 1
     elif state == "labelled":
         figures[LABELLED, ""] = text.get("count", 0)
         figures[TEXT_LABEL, str(text["label_id"])] = 1
+        if text.get("strategy") is not None and text.get("label_source") == "labeler":
+            figures[CHOSEN_BY, text["strategy"]] = 1
+        if text.get("suspicion") is not None:
+            figures[SUSPECT, ""] = 1
         if (
             text.get("train_allowed", True)
             and text.get("text") is not None
@@ -187,7 +207,57 @@ def trained(session: Session, text_ids: Sequence[int], status: str) -> None:
 
 def imported(session: Session, domain_id: int, moment: datetime, count: int) -> None:
     """Count annotations that one statement inserts for an import."""
-    counters.add(session, domain_id, ANNOTATED, "import", count, day=counters.day_of(session, moment))
+    annotated_many(session, domain_id, "import", moment, count)
+
+
+def annotated_many(session: Session, domain_id: int, what: str, moment: datetime, count: int) -> None:
+    """Count annotations that one statement inserts. `what`: as `annotated_by` says."""
+    counters.add(session, domain_id, ANNOTATED, what, count, day=counters.day_of(session, moment))
+
+
+def levels(session: Session, *conditions: Any) -> Standing:
+    """What the texts of these conditions add to the levels together, read a group at a time."""
+    queued = Text.priority.is_not(None)
+    kept, proposed, suspect = Text.text.is_not(None), Text.proposed_label.is_not(None), Text.suspicion.is_not(None)
+    shape = (
+        Text.state, Text.is_gold, queued, Text.train_allowed, kept, proposed, Text.training_status, Text.label_id,
+        Text.strategy, Text.label_source, Text.is_flagged, suspect,
+    )  # fmt: skip
+    groups = session.execute(select(*shape, func.count(), func.sum(Text.count)).where(*conditions).group_by(*shape))
+    found: Tally[tuple[str, str]] = Tally()
+    for (
+        state, is_gold, waits, allowed, has_text, is_proposal, status, label_id, *chosen, flagged, is_suspect, texts,
+        questions,
+    ) in groups:  # fmt: skip
+        one = standing(
+            {
+                "state": state,
+                "is_gold": bool(is_gold),
+                "priority": 0.0 if waits else None,
+                "train_allowed": bool(allowed),
+                "text": "" if has_text else None,
+                "proposed_label": "" if is_proposal else None,
+                "training_status": status,
+                "label_id": label_id,
+                "strategy": chosen[0],
+                "label_source": chosen[1],
+                "is_flagged": bool(flagged),
+                "suspicion": 1.0 if is_suspect else None,
+                "count": 0,
+            }
+        )
+        for name, key in one:
+            found[name, key] += int(questions) if name == LABELLED else texts
+    return found
+
+
+@contextmanager
+def changing(session: Session, domain_id: int, text_ids: Sequence[int]) -> Iterator[None]:
+    """Count these texts, which the caller has locked, from what they are to what statements make of them meanwhile."""
+    these = Text.id.in_(text_ids)
+    before = levels(session, these)
+    yield
+    moved(session, domain_id, before, levels(session, these))
 
 
 def _annotated(session: Session, annotation: Annotation) -> None:
@@ -218,18 +288,32 @@ def judged(session: Session, text: Text, annotation: Annotation | None) -> None:
     if not in_random_slice(text.is_gold, text.strategy):
         return
     if text.annotation_id is not None:
-        _judge_by(session, text, session.get(Annotation, text.annotation_id), -1)
-    _judge_by(session, text, annotation, 1)
+        judge_by(session, text.domain_id, session.get(Annotation, text.annotation_id), -1)
+    judge_by(session, text.domain_id, annotation, 1)
 
 
-def _judge_by(session: Session, text: Text, annotation: Annotation | None, value: int) -> None:
+class Judgement(Protocol):
+    """What an annotation says about the answer that the text had."""
+
+    @property
+    def answered_by(self) -> str | None: ...
+    @property
+    def agreed(self) -> bool | None: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+
+
+def judge_by(session: Session, domain_id: int, annotation: Judgement | None, value: int) -> None:
+    """Count that the label of a text of the random slice is this one (1), or is so no longer (-1)."""
     # What a file says of a text was not said about an answer.
     if annotation is None or annotation.answered_by is None or annotation.source == "import":
         return
     day = counters.day_of(session, annotation.created_at)
-    counters.add(session, text.domain_id, JUDGED, annotation.answered_by, value, day=day)
+    counters.add(session, domain_id, JUDGED, annotation.answered_by, value, day=day)
     if annotation.agreed:
-        counters.add(session, text.domain_id, AGREED, annotation.answered_by, value, day=day)
+        counters.add(session, domain_id, AGREED, annotation.answered_by, value, day=day)
 
 
 def in_random_slice(is_gold: bool, strategy: str | None) -> bool:

@@ -8,14 +8,29 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, Label, ModelActivation, ModelVersion, RuleSet
-from app.errors import DomainExists, DomainNotFound, Malformed, NoBaseModel, TaskUnsupported
+from app.errors import (
+    DomainExists,
+    DomainNotFound,
+    Malformed,
+    MixRefused,
+    NoBaseModel,
+    TaskUnsupported,
+    TaxonomyEmpty,
+    UnknownLabel,
+)
 from app.intent.recipes import WITH_BASE
 from app.intent.releases import DomainState, Release
 from app.intent.rules import Rule, rule_from_json
+from app.intent.selection_mix import check_mix
+from app.intent.taxonomy import near_labels
+from app.services import leases
 
 DEFAULT = "default"
 # What a person may change about a domain that exists.
-CHANGEABLE = ("gate", "recipe", "base_model", "rule_policy", "threshold_policy")
+CHANGEABLE = (
+    "gate", "recipe", "base_model", "rule_policy", "threshold_policy", "selection_mix", "confusion_pairs", "overlap",
+    "overlap_share",
+)  # fmt: skip
 # Names stand in ids of batches and versions, in paths and in file names.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 
@@ -31,6 +46,10 @@ def create(
     base_model: str | None = None,
     rule_policy: str = "auto",
     threshold_policy: str = "sweep",
+    selection_mix: Mapping[str, float] | None = None,
+    confusion_pairs: Sequence[Sequence[str]] | None = None,
+    overlap: int = 1,
+    overlap_share: float = 1.0,
 ) -> Domain:
     """Make a domain without labels.
 
@@ -39,6 +58,8 @@ def create(
         TaskUnsupported: multi-label domains cannot be trained yet.
         DomainExists: the name is taken.
         NoBaseModel: the recipe starts from a base model, and none is named.
+        MixRefused: the mix is none.
+        TaxonomyEmpty: it has no labels yet that could be confused.
     """
     if not NAME.fullmatch(name):
         raise Malformed("a domain's name is 1–48 of a–z, 0–9, '_' and '-', and begins with a letter or digit")
@@ -55,31 +76,76 @@ def create(
         base_model=base_model,
         rule_policy=rule_policy,
         threshold_policy=threshold_policy,
+        selection_mix=_mix(selection_mix),
+        overlap=overlap,
+        overlap_share=overlap_share,
     )
     require_base(domain, recipe)
     session.add(domain)
     session.flush()
+    domain.confusion_pairs = _pairs(session, domain, confusion_pairs)
+    session.flush()
     return domain
 
 
-def change(session: Session, name: str, changes: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+def change(session: Session, name: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Change how a domain trains and decides. Returns what was and what is, of the fields that differ now.
 
-    `changes`: of `CHANGEABLE`, checked by whoever read them. What is trained next follows them; what serves stays.
+    `changes`: of `CHANGEABLE`, checked by whoever read them. What is trained next follows them; what serves stays. An
+    empty mix is the default one.
 
     Raises:
         DomainNotFound.
         NoBaseModel: the recipe starts from a base model, and none is named.
+        MixRefused: the mix is none.
+        UnknownLabel, TaxonomyEmpty: a pair names what is no label of the domain.
     """
     domain = locked(session, name)
     before = {field: getattr(domain, field) for field in CHANGEABLE}
+    checked = dict(changes)
+    if "selection_mix" in changes:
+        checked["selection_mix"] = _mix(changes["selection_mix"])
+    if "confusion_pairs" in changes:
+        checked["confusion_pairs"] = _pairs(session, domain, changes["confusion_pairs"])
     for field in CHANGEABLE:
-        if field in changes:
-            setattr(domain, field, changes[field])
+        if field in checked:
+            setattr(domain, field, checked[field])
     require_base(domain, domain.recipe)
     session.flush()
     changed = [field for field in CHANGEABLE if getattr(domain, field) != before[field]]
+    if "overlap" in changed or "overlap_share" in changed:
+        leases.close_slots(session, domain.id)
     return {field: before[field] for field in changed}, {field: getattr(domain, field) for field in changed}
+
+
+def _mix(given: Mapping[str, float] | None) -> dict[str, float] | None:
+    if not given:
+        return None
+    try:
+        check_mix(given)
+    except ValueError as error:
+        raise MixRefused(str(error)) from error
+    return {name: float(share) for name, share in given.items()}
+
+
+def _pairs(session: Session, domain: Domain, given: Sequence[Sequence[str]] | None) -> list[list[str]] | None:
+    """Pairs of the domain's labels, each once, the order within it without meaning."""
+    if not given:
+        return None
+    paths = session.scalars(select(Label.path).where(Label.domain_id == domain.id, Label.status == "active")).all()
+    if not paths:
+        raise TaxonomyEmpty(f"domain {domain.name!r} has no labels yet: import its taxonomy first")
+    for path in (path for pair in given for path in pair):
+        if path not in paths:
+            near = near_labels(path, paths)
+            raise UnknownLabel(
+                f"a confused pair names what is no label of domain {domain.name!r}; near ones: "
+                f"{', '.join(near) or 'none'}",
+                near=near,
+            )
+    if any(len(set(pair)) != 2 for pair in given):
+        raise Malformed("a confused pair is two different labels")
+    return [list(pair) for pair in dict.fromkeys(tuple(sorted(pair)) for pair in given)]
 
 
 def require_base(domain: Domain, recipe: str) -> None:

@@ -15,10 +15,18 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType
 
 from app.db.bulk import Change, Insertion, change, insertion, update_rows
-from app.db.tables import Text, UserQuestion
+from app.db.tables import Label, Text, UserQuestion
 from app.intent.selection import is_gold_candidate
 from app.services import counters, counting, rule_usage
-from app.services.texts import UNLABELLED, fresh_priority, may_be_asked, of_question, projections
+from app.services.texts import (
+    TWIN,
+    UNLABELLED,
+    fresh_priority,
+    is_selected,
+    may_be_asked,
+    of_question,
+    projections,
+)
 
 FOLD_SIZE: Final = 1000
 
@@ -79,6 +87,7 @@ def prepare(session: Session, *, limit: int, aside: bool = False) -> "Slice | No
         question_ids=[question.question_id for question in questions],
         keys=list(groups),
         stored=_of_keys(session, _AS_STORED, groups) if aside else None,
+        paths=_paths_of(session, texts.values()) if aside else {},
         changes=_changes(dialect, list(old.values())),
         new=new,
         addition=_addition(dialect, new) if new else None,
@@ -97,6 +106,8 @@ class Slice:
     keys: Sequence[Key]
     stored: Sequence[Any] | None
     """Where others may change them until it is written: the texts as they were."""
+    paths: Mapping[int, str]
+    """There too: what their labels were called."""
     changes: Sequence[Change]
     new: Sequence["_Folded"]
     addition: Insertion | None
@@ -128,7 +139,11 @@ class Slice:
 
     def _still_holds(self, session: Session, stored: Sequence[Any]) -> bool:
         left = session.scalars(_UNFOLDED, {"last": self.question_ids[-1]})
-        return set(left) >= set(self.question_ids) and _of_keys(session, _AS_STORED, self.keys) == stored
+        return (
+            set(left) >= set(self.question_ids)
+            and _of_keys(session, _AS_STORED, self.keys) == stored
+            and _paths(session, self.paths) == self.paths
+        )
 
     def _point(self, session: Session) -> None:
         """Write what the questions take from their texts. Most are born as they are: their other columns stay."""
@@ -221,8 +236,10 @@ class _Folded:
             self.topk = newest.topk
             self.intents, self.confidence = newest.intents, newest.confidence
             self.scored_by = newest.model_version
-        # Gold enters the queue only by the uniform draw of select_questions.
-        if not self.is_gold and self.may_be_asked:
+        # Gold enters the queue only by the uniform draw of select_questions; what waits behind a near twin stays there.
+        # What was selected keeps its place until the next selection, however often it is asked meanwhile.
+        behind = self.strategy == TWIN and self.priority is not None
+        if not self.is_gold and not behind and self.may_be_asked and not is_selected(self.priority):
             priority = fresh_priority(self.text_hash, self.count, self.topk)
             self.priority, self.strategy, self.reason = priority.value, priority.strategy, priority.reason
 
@@ -268,6 +285,17 @@ _UNFOLDED: Final = (
     .where(UserQuestion.text_id.is_(None), UserQuestion.question_id <= bindparam("last"))
     .order_by(UserQuestion.question_id)
 )
+
+
+def _paths_of(session: Session, texts: Iterable["_Folded"]) -> dict[int, str]:
+    return _paths(session, {text.label_id for text in texts if text.label_id is not None})
+
+
+def _paths(session: Session, label_ids: Iterable[int]) -> dict[int, str]:
+    """What these labels are called now."""
+    if not (wanted := list(label_ids)):
+        return {}
+    return dict(session.execute(select(Label.id, Label.path).where(Label.id.in_(wanted))).all())
 
 
 def _read(row: Any) -> "_Folded":

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, case, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, BatchItem, KeywordRule, Lease, ModelVersion, Text, TrainingBatch, UserQuestion
-from app.services import counting, texts
+from app.services import counting, scenario_withdrawal, texts, twins
 from app.services.batches import LIVE
 
 SLICE = 500
@@ -215,6 +215,8 @@ def forget_texts(session: Session, unasked: Sequence[Text]) -> Forgotten:
     if not ids:
         return forgotten
     session.execute(delete(Lease).where(Lease.text_id.in_(ids)), execution_options=_BLIND)
+    twins.drop_bands(session, ids)
+    twins.hand_on(session, unasked)
     # What a labeler wrote beside the label may repeat what was asked.
     session.execute(
         update(Annotation)
@@ -222,6 +224,8 @@ def forget_texts(session: Session, unasked: Sequence[Text]) -> Forgotten:
         .values(reason=None, proposed_label=None, time_intent=None, question_id=None),
         execution_options=_BLIND,
     )
+    if groups := {text.scenario_id for text in unasked if text.scenario_id is not None}:
+        scenario_withdrawal.withdraw(session, groups, set(ids))
     referred = set(session.scalars(select(Annotation.text_id).where(Annotation.text_id.in_(ids)).distinct()))
     referred |= set(session.scalars(select(BatchItem.text_id).where(BatchItem.text_id.in_(ids)).distinct()))
     for text in unasked:
@@ -241,9 +245,13 @@ def _empty(text: Text) -> None:
     text.count, text.first_asked_at, text.last_asked_at = 0, None, None
     text.priority = text.reason = text.strategy = text.leased_until = None
     text.topk, text.intents, text.confidence, text.scored_by, text.rule_hits = [], [], None, None, None
-    text.train_allowed = False
-    if text.state == "unlabelled":
-        # It was skipped by somebody, and waits no longer.
+    text.scenario_id = None
+    text.suspicion = text.suspicion_evidence = None
+    text.train_allowed = text.is_flagged = False
+    # There is nothing to compare.
+    text.is_grouped = True
+    if text.state in ("unlabelled", "disputed"):
+        # Somebody answered or skipped it, and it waits no longer.
         text.state = text.training_status = "skipped"
 
 

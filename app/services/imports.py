@@ -12,7 +12,7 @@ from app.db.tables import Annotation, Domain, Label, Text, now
 from app.intent.selection import is_gold_candidate
 from app.intent.taxonomy import MOST_LABELS, TaxonomyInvalid, join, parse_taxonomy, split
 from app.intent.text import MaskedText, text_hash
-from app.services import annotations, counting, domains, taxonomy
+from app.services import answers, counting, domains, taxonomy
 
 LABELER = "import"
 
@@ -96,7 +96,11 @@ def take_in(
             continue
         label_id = standing.get(key)
         if label_id is None:
-            if text := waiting.get(key):
+            text = waiting.get(key)
+            if text is not None and text.state == "discarded":
+                report.note(row.line, "conflict", "a labeler discarded this text")
+                continue
+            if text is not None:
                 _label(session, text, answer)
             else:
                 fresh[key] = answer
@@ -183,15 +187,15 @@ def _label(session: Session, text: Text, answer: _Answer) -> None:
     annotation = Annotation(
         **_annotation(text.domain_id, text.id, answer),
         question_id=text.question_id,
-        revision=annotations.next_revision(session, text.id, LABELER),
+        revision=answers.next_revision(session, text.id, LABELER),
     )
-    annotations.apply(session, text, annotation)
+    answers.apply(session, text, annotation)
 
 
 def _insert(session: Session, domain: Domain, fresh: Mapping[str, _Answer]) -> None:
     """Store texts that nobody asked, with their labels: four statements, however many they are.
 
-    `annotations.apply` would come to the same, at five times the cost: there is no lease, no twin and no earlier answer
+    `answers.apply` would come to the same, at five times the cost: there is no lease, no twin and no earlier answer
     to look for.
     """
     if not fresh:

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import BatchItem, Domain, Label, Text, TrainingBatch, UserQuestion
+from app.db.tables import BatchItem, Domain, Label, ModelVersion, Text, TrainingBatch, UserQuestion
 from app.errors import BatchState, OneClass
+from app.intent.recipes import IMPORTED
 from app.services import counting
 
 LEAST_TEXTS_PER_LABEL = 2
@@ -33,13 +34,81 @@ def usable(domain_id: int) -> Any:
     )
 
 
-def trainable(domain_id: int) -> Any:
-    """The condition for a text to be trained on: usable, not gold, and its label still in the taxonomy."""
-    return (
+def trainable(domain_id: int, waiting: Collection[int] = ()) -> Any:
+    """The condition for a text to be trained on: usable, not gold, and its label still in the taxonomy.
+
+    `waiting`: the labels of `waiting_labels`, whose texts are not trained on yet; counted in without them.
+    """
+    condition = (
         usable(domain_id)
         & (Text.is_gold.is_(False))
         & Text.label_id.in_(select(Label.id).where(Label.domain_id == domain_id, Label.status == "active"))
     )
+    return condition & Text.label_id.not_in(waiting) if waiting else condition
+
+
+def waiting_labels(session: Session, domain_id: int) -> Set[int]:
+    """The labels that grew out of a proposal and have too few texts to be trained: see `too_few`."""
+    patience = _patience(session, domain_id)
+    if not patience:
+        return frozenset()
+    rows = session.execute(
+        select(Text.training_status, Text.label_id, func.count(Text.id))
+        .where(usable(domain_id), Text.is_gold.is_(False), Text.label_id.in_(patience))
+        .group_by(Text.training_status, Text.label_id)
+    ).all()
+    counts = {(status, label_id): count for status, label_id, count in rows if label_id is not None}
+    return too_few(session, domain_id, counts)
+
+
+def too_few(session: Session, domain_id: int, counts: Mapping[tuple[str, int], int]) -> Set[int]:
+    """Of labels with so many trainable texts by training status and label: those that wait for more.
+
+    Only labels with a `trains_from` above the least that any label needs can wait. One that a finished batch held
+    waits no more: were its texts to fall below the number again, a version that knows it would forget it.
+    """
+    return frozenset(
+        label_id
+        for label_id, least in _patience(session, domain_id).items()
+        if counts.get(("used", label_id), 0) == 0 and counts.get(("pending", label_id), 0) < least
+    )
+
+
+def _patience(session: Session, domain_id: int) -> dict[int, int]:
+    rows = session.execute(
+        select(Label.id, Label.trains_from).where(
+            Label.domain_id == domain_id, Label.status == "active", Label.trains_from > LEAST_TEXTS_PER_LABEL
+        )
+    ).all()
+    return {label_id: least for label_id, least in rows}  # noqa: C416
+
+
+Members = list[dict[str, Any]]
+
+
+def of_batch(session: Session, domain: Domain, labels: Mapping[int, str]) -> tuple[Members, Members, Members]:
+    """What a batch may hold now: new texts, which are locked, replay and gold, each as `of_role` gives it.
+
+    Whether a label has texts enough is decided by these rows, so that nobody's answer comes between. Without its
+    texts its gold is left out too: what was never taught is not asked.
+    """
+    new, replay, gold = (of_role(session, domain, labels, role) for role in ("new", "replay", "gold"))
+    counts = Counter(("pending", int(member["label_id"])) for member in new)
+    counts.update(("used", int(member["label_id"])) for member in replay)
+    waiting = too_few(session, domain.id, counts)
+    without = ([member for member in some if member["label_id"] not in waiting] for some in (new, replay, gold))
+    new, replay, gold = without
+    return new, replay, gold
+
+
+def never_learned() -> Any:
+    """The condition for gold to judge: no version learned from it, before it came into a group that is gold."""
+    learned = (
+        select(BatchItem.text_id)
+        .join(ModelVersion, ModelVersion.training_batch_id == BatchItem.batch_id)
+        .where(BatchItem.text_id == Text.id, BatchItem.role != "gold", ModelVersion.recipe != IMPORTED)
+    )
+    return ~learned.exists()
 
 
 def of_role(session: Session, domain: Domain, labels: Mapping[int, str], role: str) -> list[dict[str, Any]]:
@@ -50,7 +119,7 @@ def of_role(session: Session, domain: Domain, labels: Mapping[int, str], role: s
     """
     statement = select(Text.id, Text.label_id).where(usable(domain.id)).order_by(Text.id)
     if role == "gold":
-        statement = statement.where(Text.is_gold.is_(True))
+        statement = statement.where(Text.is_gold.is_(True), never_learned())
     else:
         status = "pending" if role == "new" else "used"
         statement = statement.where(Text.is_gold.is_(False), Text.training_status == status)
@@ -110,7 +179,8 @@ def has_label_beside(session: Session, domain: Domain, batch: TrainingBatch) -> 
     held = exists().where(
         BatchItem.batch_id == batch.id, BatchItem.text_id == Text.id, BatchItem.label_id == Text.label_id
     )
-    statement = select(Text.id).where(trainable(domain.id), Text.training_status == "pending", ~held).limit(1)
+    waiting = waiting_labels(session, domain.id)
+    statement = select(Text.id).where(trainable(domain.id, waiting), Text.training_status == "pending", ~held).limit(1)
     return session.scalar(statement) is not None
 
 

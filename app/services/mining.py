@@ -87,8 +87,11 @@ def material(session: Session, domain: Domain) -> Material:
     Raises:
         NoTexts: the domain keeps no text, and nothing was imported.
     """
+    waiting = members.waiting_labels(session, domain.id)
     rows = session.execute(
-        select(Text.text, Text.label_id, Text.question_id).where(members.trainable(domain.id)).order_by(Text.id)
+        select(Text.text, Text.label_id, Text.question_id)
+        .where(members.trainable(domain.id, waiting))
+        .order_by(Text.id)
     ).all()
     if not rows and not domain.keep_text:
         raise NoTexts(f"domain {domain.name!r} keeps no text: there is nothing to mine")

@@ -1,21 +1,23 @@
-"""Hand texts out to labelers: the ones most worth a person's time, each held by one labeler at a time."""
+"""Hand texts out to labelers: the ones most worth a person's time, each held by as many as are to answer it."""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from app.db.session import database_time
 from app.db.tables import Annotation, Domain, Lease, Text
 from app.errors import Malformed, NoTexts
+from app.intent.selection_mix import STRATEGIES as MIXED
 from app.intent.text import MaskedText, text_hash
+from app.services import blind_answers, leases, reviews, twin_order
+from app.services.texts import NEW_SCENARIO, SELECTED
 
 MOST_LEASED = 100
-SLOT = 1
 # The index of texts by domain, state and hash.
 BY_HASH = "ix_intent_texts_domain_id_state_text_hash"
 
@@ -43,7 +45,23 @@ def _at_random(statement: Statement) -> Stretches:
 STRATEGIES: Mapping[str, Callable[[Statement], Stretches]] = {
     "priority": _by_priority,
     "random": _at_random,
+    reviews.STRATEGY: reviews.by_suspicion,
 }
+
+
+def _order(strategy: str) -> Callable[[Statement], Stretches]:
+    """How the queue is read.
+
+    Raises:
+        Malformed: no such strategy.
+    """
+    if strategy in STRATEGIES:
+        return STRATEGIES[strategy]
+    known = dict.fromkeys([*STRATEGIES, *MIXED, NEW_SCENARIO])
+    if strategy not in known:
+        raise Malformed(f"strategy must be one of {', '.join(known)}")
+    # What was selected lies on top: no more is read than one selection.
+    return lambda statement: _by_priority(statement.where(Text.priority > SELECTED, Text.strategy == strategy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,8 @@ class QueueItem:
     question_id: str
     question: str
     count: int
+    # It and its near twins, of which it is asked first.
+    group_size: int
     intents: list[str]
     confidence: float | None
     topk: list[list[Any]]
@@ -62,6 +82,8 @@ class QueueItem:
     sampling_probability: float | None
     lease_token: str | None
     lease_expires_at: datetime | None
+    # Of a labelled text whose label is in doubt.
+    review: reviews.Review | None = None
 
 
 def unlabelled(
@@ -76,7 +98,7 @@ def unlabelled(
     """The next texts for a labeler, leased to them; without a labeler only a look.
 
     What the labeler holds already comes first, its lease renewed under the same token; then the queue fills up to
-    `limit`, at most 100.
+    `limit`, at most 100. `strategy`: `priority`, `random`, or the strategy that selected the texts.
 
     Raises:
         NoTexts: the domain keeps no text.
@@ -84,21 +106,21 @@ def unlabelled(
     """
     if not domain.keep_text:
         raise NoTexts(f"domain {domain.name!r} keeps no text, so there is nothing to label")
-    order = STRATEGIES.get(strategy or "priority")
-    if order is None:
-        raise Malformed(f"strategy must be one of {', '.join(STRATEGIES)}")
+    order = _order(strategy or "priority")
     moment = database_time(session)
+    reviewing = strategy == reviews.STRATEGY
     if labeler_id is None:
-        seen = _fill(session, order(_free(_waiting(domain.id), moment)), limit)
-        return [_item(text, None) for text in seen]
+        waiting = reviews.waiting(domain.id) if reviewing else _waiting(domain.id)
+        seen = _fill(session, order(_free(waiting, moment)), limit)
+        return _items(session, domain.id, [(text, None) for text in seen], reviewing=reviewing)
     until = moment + timedelta(seconds=lease_seconds)
-    held = _held(session, domain.id, labeler_id, moment)[: min(limit, MOST_LEASED)]
-    for text, lease in held:
-        text.leased_until = lease.expires_at = max(lease.expires_at, until)
+    held = _held(session, domain.id, labeler_id, moment, reviewing=reviewing)[: min(limit, MOST_LEASED)]
+    leases.renew(session, held, until, overlap=domain.overlap)
     room = min(limit, MOST_LEASED) - len(held)
-    taken = _take(session, domain.id, order, room, labeler_id, moment, until) if room > 0 else []
+    take = _take_reviews if reviewing else _take
+    taken = take(session, domain, order, room, labeler_id, moment, until) if room > 0 else []
     session.flush()
-    return [_item(text, lease) for text, lease in [*held, *taken]]
+    return _items(session, domain.id, [*held, *taken], reviewing=reviewing)
 
 
 def _waiting(domain_id: int) -> Statement:
@@ -117,7 +139,9 @@ def _fill(session: Session, stretches: Stretches, room: int) -> list[Text]:
     return texts
 
 
-def _held(session: Session, domain_id: int, labeler_id: str, moment: datetime) -> list[tuple[Text, Lease]]:
+def _held(
+    session: Session, domain_id: int, labeler_id: str, moment: datetime, *, reviewing: bool
+) -> list[tuple[Text, Lease]]:
     ids = session.scalars(
         select(Lease.text_id).where(Lease.domain_id == domain_id, Lease.labeler_id == labeler_id)
     ).all()
@@ -126,55 +150,77 @@ def _held(session: Session, domain_id: int, labeler_id: str, moment: datetime) -
     # The labeler's answer may end a lease at this moment: locked as an answer locks, the text and then its lease.
     waiting = session.scalars(
         select(Text)
-        .where(Text.id.in_(ids), Text.state == "unlabelled")
+        .where(Text.id.in_(ids), Text.state == ("labelled" if reviewing else "unlabelled"))
         .order_by(Text.id)
         .with_for_update(key_share=True)
     ).all()
-    leases = session.scalars(
+    rows = session.scalars(
         select(Lease)
         .where(Lease.text_id.in_([text.id for text in waiting]))
         .where(Lease.labeler_id == labeler_id, Lease.expires_at > moment)
         .order_by(Lease.text_id)
         .with_for_update()
     )
-    by_text = {lease.text_id: lease for lease in leases}
+    by_text = {lease.text_id: lease for lease in rows}
     held = [(text, by_text[text.id]) for text in waiting if text.id in by_text]
-    return sorted(held, key=lambda pair: (pair[0].priority or 0.0, pair[0].id), reverse=True)
+    # Of the two a text has that of the line it waits in.
+    return sorted(held, key=lambda pair: (pair[0].priority or pair[0].suspicion or 0.0, pair[0].id), reverse=True)
 
 
 def _take(
     session: Session,
-    domain_id: int,
+    domain: Domain,
     order: Callable[[Statement], Stretches],
     room: int,
     labeler_id: str,
     moment: datetime,
     until: datetime,
 ) -> list[tuple[Text, Lease]]:
-    free = _free(_waiting(domain_id), moment).where(~skipped_by(labeler_id))
+    free = _free(_waiting(domain.id), moment).where(~skipped_by(labeler_id))
+    if domain.overlap > 1:
+        free = free.where(~_in_hand(labeler_id, moment))
     # Locked rows are somebody's who takes them at this moment: skipping them is what keeps fifty labelers from queueing
     # behind each other. The wait for `leased_until` is then decided on the locked, newest row.
     locking = free.with_for_update(of=Text, key_share=True, skip_locked=True)
     texts = _fill(session, order(locking), room)
-    if not texts:
-        return []
-    ids = [text.id for text in texts]
-    session.execute(delete(Lease).where(Lease.text_id.in_(ids), Lease.expires_at <= moment))
-    leases = [
-        Lease(
-            text_id=text.id,
-            slot=SLOT,
-            domain_id=domain_id,
-            labeler_id=labeler_id,
-            token=str(uuid.uuid4()),
-            expires_at=until,
-        )
-        for text in texts
-    ]
-    session.add_all(leases)
-    for text in texts:
-        text.leased_until = until
-    return list(zip(texts, leases, strict=True))
+    if domain.overlap == 1:
+        return leases.take(session, texts, labeler_id, moment, until)
+    slots = blind_answers.open_slots(session, domain, texts, labeler_id)
+    return leases.take(session, [text for text in texts if text.id in slots], labeler_id, moment, until, slots=slots)
+
+
+def _take_reviews(
+    session: Session,
+    domain: Domain,
+    order: Callable[[Statement], Stretches],
+    room: int,
+    labeler_id: str,
+    moment: datetime,
+    until: datetime,
+) -> list[tuple[Text, Lease]]:
+    """As `_take`, of the labels that look wrong: each goes to one person, however many answered it."""
+    free = _free(reviews.waiting(domain.id), moment).where(~skipped_by(labeler_id))
+    locking = free.with_for_update(of=Text, key_share=True, skip_locked=True)
+    return leases.take(session, _fill(session, order(locking), room), labeler_id, moment, until)
+
+
+def _in_hand(labeler_id: str, moment: datetime) -> Any:
+    """Whether this labeler holds the text or has answered it without sight of the others: a condition on `Text`."""
+    holds = (
+        select(func.count())
+        .select_from(Lease)
+        .where(Lease.text_id == Text.id, Lease.labeler_id == labeler_id, Lease.expires_at > moment)
+        .correlate(Text)
+        .scalar_subquery()
+    )
+    answered = (
+        select(func.count())
+        .select_from(Annotation)
+        .where(Annotation.text_id == Text.id, Annotation.labeler_id == labeler_id, blind_answers.count_now())
+        .correlate(Text)
+        .scalar_subquery()
+    )
+    return (holds > 0) | (answered > 0)
 
 
 def skipped_by(labeler_id: str) -> Any:
@@ -205,11 +251,26 @@ def skipped_by(labeler_id: str) -> Any:
     return skips > 0
 
 
-def _item(text: Text, lease: Lease | None) -> QueueItem:
+def _items(
+    session: Session, domain_id: int, pairs: Sequence[tuple[Text, Lease | None]], *, reviewing: bool
+) -> list[QueueItem]:
+    sizes = twin_order.sizes(session, domain_id, {text.group_hash for text, _ in pairs})
+    items = [_item(text, lease, sizes.get(text.group_hash, 1)) for text, lease in pairs]
+    if not reviewing:
+        return items
+    found = reviews.of_texts(session, [text for text, _ in pairs])
+    return [
+        replace(item, strategy=reviews.STRATEGY, reason=found[text.id].reason, review=found[text.id])
+        for item, (text, _) in zip(items, pairs, strict=True)
+    ]
+
+
+def _item(text: Text, lease: Lease | None, group_size: int) -> QueueItem:
     return QueueItem(
         question_id=text.question_id or "",
         question=text.text or "",
         count=text.count,
+        group_size=group_size,
         intents=text.intents,
         confidence=text.confidence,
         topk=text.topk,

@@ -59,7 +59,7 @@ def counted(session: Session, domain_id: int) -> dict[tuple[date, str, str], int
 
 def _count_questions(session: Session, domain_id: int, rows: Rows) -> None:
     found = session.execute(select(Label.path, Label.id).where(Label.domain_id == domain_id))
-    labels = {(domain_id, path): label_id for path, label_id in found}
+    labels = counting.former_labels(session, [domain_id]) | {(domain_id, path): label_id for path, label_id in found}
     for question in _folded(session, domain_id):
         day = counters.day_of(session, question.asked_at)
         rows.update((day, *what) for what in counting.of_question(question, labels))
@@ -126,28 +126,5 @@ def _count_annotations(session: Session, domain_id: int, rows: Rows) -> None:
 
 
 def _count_levels(session: Session, domain_id: int, rows: Rows) -> None:
-    """The levels of texts, a group at a time; `standing` says what each of a group adds."""
-    queued = Text.priority.is_not(None)
-    kept, proposed = Text.text.is_not(None), Text.proposed_label.is_not(None)
-    shape = (
-        Text.state, Text.is_gold, queued, Text.train_allowed, kept, proposed, Text.training_status, Text.label_id
-    )  # fmt: skip
-    groups = session.execute(
-        select(*shape, func.count(), func.sum(Text.count)).where(Text.domain_id == domain_id).group_by(*shape)
-    )
-    for state, is_gold, waits, allowed, has_text, is_proposal, status, label_id, texts, questions in groups:
-        one = counting.standing(
-            {
-                "state": state,
-                "is_gold": bool(is_gold),
-                "priority": 0.0 if waits else None,
-                "train_allowed": bool(allowed),
-                "text": "" if has_text else None,
-                "proposed_label": "" if is_proposal else None,
-                "training_status": status,
-                "label_id": label_id,
-                "count": 0,
-            }
-        )
-        for name, key in one:
-            rows[counters.TOTAL, name, key] += int(questions) if name == counting.LABELLED else texts
+    for (name, key), value in counting.levels(session, Text.domain_id == domain_id).items():
+        rows[counters.TOTAL, name, key] += value

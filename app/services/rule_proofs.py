@@ -71,7 +71,7 @@ def gold(session: Session, domain_id: int) -> list[tuple[str, int]]:
     rows = session.execute(
         select(Text.text, Text.label_id)
         .join(Label, Label.id == Text.label_id)
-        .where(members.usable(domain_id), Text.is_gold.is_(True), Label.status == "active")
+        .where(members.usable(domain_id), Text.is_gold.is_(True), members.never_learned(), Label.status == "active")
         .order_by(Text.id)
     )
     return [(text, label_id) for text, label_id in rows if text is not None and label_id is not None]

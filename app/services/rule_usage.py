@@ -1,7 +1,7 @@
 """What rules bring once they serve: how often each matched, how often people agreed, and the end of those that fail."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,8 @@ from app.db.tables import Domain, KeywordRule, Text
 from app.intent.proportions import wilson
 from app.intent.rules import LEAST_JUDGED, LIVE_BAR, fails
 from app.services import rules
+
+PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,45 @@ def judge(session: Session, text: Text, *, before: Given | None) -> None:
         agreed = _counts(rule, after) * _agrees(rule, after) - _counts(rule, before) * _agrees(rule, before)
         rule.success_count = max(0, rule.success_count + agreed)
     session.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Regiven:
+    """A text that some rules had matched, and the label that counted for it and counts from now on."""
+
+    hits: Sequence[int]
+    before: Given | None
+    after: Given | None
+
+
+def judge_anew(session: Session, domain_id: int, texts: Iterable[Regiven], moves: Mapping[int, int]) -> None:
+    """As `judge`, for many texts, which are locked, while some rules come to speak for other labels.
+
+    `moves`: the new label of a rule by its id. What those rules said of texts whose label stays is told only by the
+    texts that are given here.
+    """
+    hit: dict[int, list[Regiven]] = {}
+    for text in texts:
+        for rule_id in text.hits:
+            hit.setdefault(rule_id, []).append(text)
+    wanted = sorted(hit.keys() | moves.keys())
+    for start in range(0, len(wanted), PAGE):
+        page = session.scalars(
+            select(KeywordRule)
+            .where(KeywordRule.domain_id == domain_id, KeywordRule.id.in_(wanted[start : start + PAGE]))
+            .order_by(KeywordRule.id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        ).all()
+        for rule in page:
+            judged = hit.get(rule.id, [])
+            rule.judged_count -= sum(_counts(rule, text.before) for text in judged)
+            rule.success_count -= sum(_counts(rule, text.before) * _agrees(rule, text.before) for text in judged)
+            rule.label_id = moves.get(rule.id, rule.label_id)
+            rule.judged_count += sum(_counts(rule, text.after) for text in judged)
+            rule.success_count += sum(_counts(rule, text.after) * _agrees(rule, text.after) for text in judged)
+            rule.judged_count, rule.success_count = max(0, rule.judged_count), max(0, rule.success_count)
+        session.flush()
 
 
 def _counts(rule: KeywordRule, given: Given | None) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Domain, KeywordRule, Label, ModelVersion, TrainingBatch, UserQuestion
 from app.intent.proportions import wilson
-from app.services import batches, counters, counting, periods, runs, trainable, versions
+from app.services import batches, counters, counting, periods, runs, trainable, versions, worth
 from app.services.counters import Figures
 
 CLOCK_ALIVE_SECONDS = 15.0
@@ -23,11 +23,17 @@ MOST_DURATIONS: Final = 100
 _UNFOLDED: Final = "unfolded"
 
 
-def of_domain(session: Session, domain: Domain, rule: batches.OpeningRule, *, days: int = DAYS) -> dict[str, Any]:
-    """All figures of one domain, read in one transaction; those by day for the last `days`, today included."""
+def of_domain(
+    session: Session, domain: Domain, rule: batches.OpeningRule, *, days: int = DAYS, target: float | None = None
+) -> dict[str, Any]:
+    """All figures of one domain, read in one transaction; those by day for the last `days`, today included.
+
+    `target`: the macro-F1 for which the labels still needed are told.
+    """
     totals = counters.totals(session, domain.id, beside=_unfolded(domain.id))
     active = versions.active(session, domain)
     labels = _paths(session, domain.id)
+    last = versions.listing(session, domain.id, limit=worth.MOST_VERSIONS)
     return {
         "domain": domain.name,
         **_questions(totals),
@@ -37,9 +43,11 @@ def of_domain(session: Session, domain: Domain, rule: batches.OpeningRule, *, da
         "answers": _answers(totals),
         "by_answer": _by_path(totals.get(counting.ANSWER, {}), labels),
         "live_accuracy": _live_accuracy(totals, active),
+        "selection": _selection(domain, totals),
         "active_version": active.version if active else None,
         "epoch": domain.epoch,
-        "versions": [_quality(version) for version in versions.listing(session, domain.id, limit=50)],
+        "versions": [_quality(version) for version in last],
+        "worth": worth.of_versions(last, target=target),
         "rules": _rules(session, domain.id),
         **_batches(session, domain.id),
         "next_batch": _next_batch(session, domain, rule, totals),
@@ -117,6 +125,10 @@ def _texts(totals: Figures) -> dict[str, Any]:
         "texts": sum(found.values()),
         "texts_labelled": both("labelled"),
         "texts_skipped": both("skipped"),
+        "texts_discarded": both("discarded"),
+        "texts_disputed": both("disputed"),
+        "texts_flagged": _one(totals, counting.FLAGGED),
+        "suspects": _one(totals, counting.SUSPECT),
         "gold_labelled": found.get("labelled" + counting.GOLD, 0),
         "gold_candidates": found.get("unlabelled" + counting.GOLD, 0),
     }
@@ -131,6 +143,17 @@ def _by_path(counts: Mapping[str, int], paths: Mapping[str, str]) -> dict[str, i
     """Counts by label, the most frequent first."""
     named = [(paths[key], count) for key, count in counts.items() if key in paths and count]
     return dict(sorted(named, key=lambda entry: (-entry[1], entry[0])))
+
+
+def _selection(domain: Domain, totals: Figures) -> dict[str, Any]:
+    """The last selection, and what people answered of all that were asked, each by strategy."""
+    last = domain.last_selection or {}
+    return {
+        "selected_at": last.get("selected_at"),
+        "version": last.get("version"),
+        "selected": last.get("by_strategy", {}),
+        "labelled": {name: count for name, count in sorted(totals.get(counting.CHOSEN_BY, {}).items()) if count > 0},
+    }
 
 
 def _live_accuracy(totals: Figures, active: ModelVersion | None) -> dict[str, Any]:

@@ -12,6 +12,22 @@ from app.db.tables import Annotation, Label, Text, UserQuestion
 from app.intent.selection import frequency_weighted, margin_from_topk, random_priority
 
 WINDOW = 5000
+# Questions that the clock brings their labels in one transaction: those of many texts, or of one that very many ask.
+MOST_DUE = 1000
+# Asked again because their label left: what they say of it to a labeler outlives every later answer of a model.
+ASKED_AGAIN: Final = ("split", "retire")
+
+TWIN: Final = "twin"
+"""The strategy of a text that waits until a near twin of it was asked."""
+
+NEW_SCENARIO: Final = "new_scenario"
+"""The strategy of texts that somebody accepted as a new label: they keep their place until they are answered."""
+
+OF_PEOPLE: Final = (NEW_SCENARIO, *ASKED_AGAIN)
+"""The strategies by which people had texts asked: all of these are asked, whatever the clock would choose."""
+
+SELECTED: Final = 1.0
+"""What was selected has a priority in (1, 2], above all that was not: those lie in [0, 1]."""
 
 
 def windows(session: Session, domain_id: int, *, after: int = 0) -> Iterator[ColumnElement[bool]]:
@@ -27,7 +43,7 @@ def windows(session: Session, domain_id: int, *, after: int = 0) -> Iterator[Col
 
 @dataclass(frozen=True, slots=True)
 class Priority:
-    """How much a label of this text would teach, in [0, 1], and why."""
+    """How much a label of this text would teach, in [0, 1], and why; once it is selected, above 1."""
 
     value: float | None
     strategy: str | None
@@ -38,10 +54,20 @@ def fresh_priority(text_hash: str, count: int, topk: Sequence[Sequence[Any]]) ->
     """The priority of a text by the answer it got; without an answer a draw weighted by how often it is asked."""
     if not topk:
         drawn = float(random_priority([text_hash], [count])[0])
-        return Priority(drawn, "random", f"no model answered it: drawn at random, asked {count} times")
+        return Priority(drawn, "random", f"no model answered it: drawn at random, {asked_times(count)}")
     margin = margin_from_topk(topk)
     best = ", ".join(f"{_leaf(str(label))} {probability:.2f}" for label, probability in topk[:2])
-    return Priority(frequency_weighted(margin, count), "margin", f"unsure: {best}; asked {count} times")
+    return Priority(frequency_weighted(margin, count), "margin", f"unsure: {best}; {asked_times(count)}")
+
+
+def asked_times(count: int) -> str:
+    """The end of a reason: by how often it is asked a text was weighed."""
+    return f"asked {count} times"
+
+
+def is_selected(priority: float | None) -> bool:
+    """Whether a text of this priority, which is not gold, was selected and waits for its answer."""
+    return priority is not None and priority > SELECTED
 
 
 def _leaf(path: str) -> str:
@@ -125,10 +151,15 @@ def is_due(session: Session) -> bool:
     return session.scalar(select(Text.id).where(Text.projection_due == true()).limit(1)) is not None
 
 
-def project_due(session: Session, *, limit: int = 1) -> int:
-    """Bring the labels of texts with very many twins to their questions: the part that the labeler did not wait for."""
+def project_due(session: Session, *, limit: int = 100) -> int:
+    """Bring the labels of some texts to their questions: the part that whoever changed them did not wait for."""
     texts = session.scalars(
         # Compared, not "IS true": MariaDB would not use the index.
         select(Text).where(Text.projection_due == true()).limit(limit).with_for_update(key_share=True, skip_locked=True)
     ).all()
-    return sum(project(session, text) for text in texts)
+    done = 0
+    for text in texts:
+        done += max(1, project(session, text))
+        if done >= MOST_DUE:
+            break
+    return done

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Domain, ModelActivation, ModelVersion
+from app.db.tables import BatchItem, Domain, ModelActivation, ModelVersion
 from app.errors import NotFound
 from app.intent.recipes import GENERATIVE
 from app.services import activations, batches, domains, rule_sets
@@ -53,6 +53,7 @@ def register(session: Session, claimed: batches.Claimed, proof: Proof) -> ModelV
         rule_set_revision=proof.pairing.rule_set_revision,
         fusion=dict(proof.pairing.fusion) if proof.pairing.fusion is not None else None,
         train_count=proof.train_count,
+        taxonomy=_trained(session, claimed.batch.id),
     )
     session.add(version)
     session.flush()
@@ -65,6 +66,17 @@ def register(session: Session, claimed: batches.Claimed, proof: Proof) -> ModelV
         pairing = rule_sets.of_today(session, domain, proof.pairing)
         activations.flip(session, domain, version, pairing, by="clock", reason="passed the gate")
     return version
+
+
+def _trained(session: Session, batch_pk: int) -> list[list[Any]]:
+    """The labels that a batch trained, with their paths as they were when it was opened, by id."""
+    rows = session.execute(
+        select(BatchItem.label_id, BatchItem.label)
+        .where(BatchItem.batch_id == batch_pk, BatchItem.role != "gold")
+        .distinct()
+        .order_by(BatchItem.label_id)
+    )
+    return [[label_id, path] for label_id, path in rows]
 
 
 def find(session: Session, version: str) -> ModelVersion:

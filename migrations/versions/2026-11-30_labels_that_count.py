@@ -55,6 +55,7 @@ def upgrade() -> None:
         annotations.create_check_constraint(
             op.f("ck_intent_annotations_kind"), "kind IN ('label', 'skip', 'discard', 'flag', 'retract')"
         )
+    op.create_index(op.f("ix_intent_annotations_domain_id_is_blind"), "intent_annotations", ["domain_id", "is_blind"])
     op.add_column("intent_model_versions", sa.Column("taxonomy", Json, nullable=True))
     _create_tables()
 
@@ -63,6 +64,7 @@ def _widen_domains_and_labels() -> None:
     with op.batch_alter_table("intent_domains") as domains:
         domains.add_column(sa.Column("selection_mix", Json, nullable=True))
         domains.add_column(sa.Column("confusion_pairs", Json, nullable=True))
+        domains.add_column(sa.Column("last_selection", Json, nullable=True))
         domains.add_column(sa.Column("overlap", sa.Integer(), nullable=False, server_default="1"))
         domains.add_column(sa.Column("overlap_share", sa.Double(), nullable=False, server_default="1"))
         domains.create_check_constraint(op.f("ck_intent_domains_overlap"), "overlap >= 1 AND overlap <= 9")
@@ -71,6 +73,7 @@ def _widen_domains_and_labels() -> None:
         )
     with op.batch_alter_table("intent_labels") as labels:
         labels.add_column(sa.Column("merged_into_id", Id, nullable=True))
+        labels.add_column(sa.Column("former_paths", Json, nullable=True))
         labels.add_column(sa.Column("trains_from", sa.Integer(), nullable=False, server_default="2"))
 
 
@@ -135,9 +138,15 @@ def downgrade() -> None:
     op.drop_table("intent_taxonomy_changes")
     op.drop_table("intent_text_bands")
     op.drop_column("intent_model_versions", "taxonomy")
-    # What the code of before cannot read: an answer that discards or flags goes, and its text waits again.
+    # What the code of before cannot read: an answer that discards or flags goes, and its text waits again. First what
+    # takes one back, which refers to it; in a table of its own, since MySQL deletes from none that it selects from.
+    op.execute(
+        "DELETE FROM intent_annotations WHERE supersedes_id IN "
+        "(SELECT id FROM (SELECT id FROM intent_annotations WHERE kind IN ('discard', 'flag')) AS gone)"
+    )
     op.execute("DELETE FROM intent_annotations WHERE kind IN ('discard', 'flag')")
     op.execute("UPDATE intent_texts SET state = 'unlabelled' WHERE state IN ('discarded', 'disputed')")
+    op.drop_index(op.f("ix_intent_annotations_domain_id_is_blind"), "intent_annotations")
     with op.batch_alter_table("intent_annotations") as annotations:
         annotations.drop_constraint(op.f("ck_intent_annotations_kind"), type_="check")
         annotations.create_check_constraint(op.f("ck_intent_annotations_kind"), "kind IN ('label', 'skip', 'retract')")
@@ -152,9 +161,10 @@ def downgrade() -> None:
         texts.drop_column("is_grouped")
     with op.batch_alter_table("intent_labels") as labels:
         labels.drop_column("trains_from")
+        labels.drop_column("former_paths")
         labels.drop_column("merged_into_id")
     with op.batch_alter_table("intent_domains") as domains:
         domains.drop_constraint(op.f("ck_intent_domains_overlap_share"), type_="check")
         domains.drop_constraint(op.f("ck_intent_domains_overlap"), type_="check")
-        for name in ("overlap_share", "overlap", "confusion_pairs", "selection_mix"):
+        for name in ("overlap_share", "overlap", "last_selection", "confusion_pairs", "selection_mix"):
             domains.drop_column(name)

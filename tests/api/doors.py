@@ -1,7 +1,7 @@
 """A service with keys, two domains that hold the same things, and how to ask each of its routes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import httpx
@@ -10,10 +10,11 @@ from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from app.db.session import UnitOfWork
-from app.db.tables import KeywordRule, RuleSet
+from app.db.tables import KeywordRule, RuleSet, Scenario, TaxonomyChange
 from app.main import create_app
-from app.services import activations, audit, batches, domains, keys, taxonomy
+from app.services import activations, annotations, audit, batches, domains, flags, keys, taxonomy
 from app.services.audit import COMMAND_LINE
+from app.services.taxonomy_changes import Touched
 from app.settings import Settings
 from tests.api.conftest import LOOP, Service
 from tests.builders import ask, make_labelled_texts, make_version, trainable_text
@@ -27,6 +28,8 @@ ABSENT = {
     "batch_id": "nowhere-b1",
     "version": "nowhere-v1",
     "rule_id": "999999",
+    "scenario_id": "999999",
+    "change_id": "999999",
     "id": "999999",
 }
 
@@ -67,18 +70,32 @@ BODIES: Mapping[str, Any] = {
     },
     f"POST {LOOP}/questions/{{question_id}}/skip": lambda _: {"labeler_id": "ana"},
     f"POST {LOOP}/questions/{{question_id}}/release": lambda _: {"labeler_id": "ana"},
+    f"POST {LOOP}/questions/{{question_id}}/discard": lambda _: {"labeler_id": "ana"},
+    f"POST {LOOP}/questions/{{question_id}}/flag": lambda _: {"labeler_id": "ana"},
+    f"POST {LOOP}/labels/undo": lambda ids: {"labeler_id": "ana", "count": 1, "domain": ids["domain"]},
     f"POST {LOOP}/batches": lambda ids: {"domain": ids["domain"]},
     f"POST {LOOP}/models/rollback": lambda ids: {"domain": ids["domain"]},
     f"PUT {LOOP}/taxonomy": lambda ids: [ids.get("label", "没有"), "别的"],
+    f"POST {LOOP}/taxonomy/changes": lambda ids: {
+        "kind": "rename",
+        "label": ids.get("label", "没有"),
+        "to": "改名",
+        "domain": ids["domain"],
+        "dry_run": True,
+    },
     f"POST {LOOP}/keywords": lambda ids: {
         "keyword": "屏幕",
         "intent": ids.get("label", "没有"),
         "domain": ids["domain"],
     },
     f"PATCH {LOOP}/keywords/{{rule_id}}": lambda _: {"status": "active"},
+    f"POST {LOOP}/scenarios/{{scenario_id}}/accept": lambda ids: {"label": f"{ids.get('label', '没有')}了"},
     f"POST {LOOP}/domains": lambda _: {"name": "new-one"},
 }
-EXTRA: Mapping[str, dict[str, str]] = {f"DELETE {LOOP}/questions/{{question_id}}/label": {"labeler_id": "ana"}}
+EXTRA: Mapping[str, dict[str, str]] = {
+    f"DELETE {LOOP}/questions/{{question_id}}/label": {"labeler_id": "ana"},
+    f"DELETE {LOOP}/questions/{{question_id}}/flag": {"labeler_id": "ana"},
+}
 
 
 @dataclass
@@ -125,6 +142,12 @@ def plant(door: Door) -> None:
         label, other = f"{canary} > 标签", f"{canary} > 另一个"
         make_labelled_texts(door.work, {label: 3, other: 3}, domain=name)
         [question_id] = ask(door.work, trainable_text(f"{canary}的问题 {name}"), domain=name, request_id=f"{name}-1")
+        [disputed] = ask(door.work, trainable_text(f"{canary}的争议 {name}"), domain=name)
+        door.work(domains.change, name, {"overlap": 2})
+        for labeler_id, path in (("eve", label), ("bo", other)):
+            door.work(annotations.submit, disputed, correct_intent=[path], labeler_id=labeler_id)
+        door.work(domains.change, name, {"overlap": 1})
+        door.work(flags.flag, disputed, labeler_id="eve")
         ids = door.work(_rest, name, canary, label)
         door.ids[name] = {"domain": name, "label": label, "question_id": question_id, **ids}
 
@@ -144,6 +167,13 @@ def _rest(session: Session, name: str, canary: str, label: str) -> dict[str, str
     session.add(rule)
     owner.rule_seq = 1
     session.add(RuleSet(domain_id=owner.id, revision=1, digest=canary, rules=[], reason=canary, created_by=canary))
+    scenario = Scenario(domain_id=owner.id, text_count=9, question_count=9, keywords=[canary], typical=[])
+    session.add(scenario)
+    change = TaxonomyChange(
+        domain_id=owner.id, kind="rename", arguments={"labels": [canary]}, touched=asdict(Touched()),
+        before={"labels": {}, "after": {}}, taxonomy_version=1, made_by=canary, reason=canary,
+    )  # fmt: skip
+    session.add(change)
     audit.note(session, COMMAND_LINE, "test.plant", canary, domain_id=owner.id, after={"canary": canary})
     session.flush()
     return {
@@ -151,5 +181,7 @@ def _rest(session: Session, name: str, canary: str, label: str) -> dict[str, str
         "version": first.version,
         "rule_id": str(rule.id),
         "keyword_id": str(rule.id),
+        "scenario_id": str(scenario.id),
         "id": str(rule.id),
+        "change_id": str(change.id),
     }

@@ -136,7 +136,7 @@ def test_the_canaries_are_there_to_be_seen(door: Door) -> None:
     assert {
         f"GET {LOOP}{path}"
         for path in ("/stats", "/taxonomy", "/questions/{question_id}", "/batches", "/batches/{batch_id}", "/models",
-                     "/models/active", "/models/{version}")
+                     "/models/active", "/models/{version}", "/questions/disputed", "/questions/flagged", "/agreement")
     } <= seen  # fmt: skip
     listed = door.ask(f"GET {LOOP}/domains", door.key("labeler", "zeisig"), door.ids["zeisig"]).json()["items"]
     assert [domain["name"] for domain in listed] == ["zeisig"]

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
-from app.db.tables import AuditEvent
+from app.db.tables import AuditEvent, Scenario
 from app.services import activations, audit
 from app.trail import remembered_head
 from tests.api.conftest import LOOP, SECRET, Service, wait_for
 from tests.api.doors import OPERATIONS
-from tests.builders import ask, column, make_labelled_texts, make_version, trainable_text
+from tests.builders import ask, column, domain_of, make_labelled_texts, make_version, text_of, trainable_text
 
 # Writes that are no person's decision: what users ask, and what a labeler looks at or hands back.
 NOT_AUDITED = {"POST /refine", "POST /classify", "POST /classify/batch", f"POST {LOOP}/questions",
@@ -34,6 +35,7 @@ def events(service: Service) -> Iterator[list[Event]]:
     names = [work(lambda session: make_version(session).version) for _ in range(2)]
     for name in names:
         work(activations.activate, name, by="test", reason="test")
+    first, second = (work(_scenario, work.read(lambda session: text_of(session, question_id).id)) for _ in range(2))
     base = f"{LOOP}/questions/{question_id}"
     batch = service.post(f"{LOOP}/batches", {"description": TEXT})
     answers = [
@@ -44,12 +46,23 @@ def events(service: Service) -> Iterator[list[Event]]:
         service.http.delete(f"{base}/label", params={"labeler_id": "ana"}),
         service.http.delete(f"{base}/label", params={"labeler_id": "ana"}),
         service.post(f"{base}/skip", {"labeler_id": "ana", "reason": TEXT}),
+        service.post(f"{base}/flag", {"labeler_id": "ana", "reason": TEXT}),
+        service.http.delete(f"{base}/flag", params={"labeler_id": "bo"}),
+        service.post(f"{base}/discard", {"labeler_id": "ana", "reason": TEXT}),
+        service.post(f"{LOOP}/labels/undo", {"labeler_id": "ana", "count": 2}),
+        service.post(f"{LOOP}/labels/undo", {"labeler_id": "nobody", "count": 2}),
         service.post(f"{LOOP}/models/rollback", {"reason": TEXT}),
         service.post(f"{LOOP}/models/{names[1]}/activate"),
         service.post(f"{LOOP}/domains", {"name": "shop"}),
         service.http.put(f"{LOOP}/taxonomy", params={"domain": "shop"}, json=["丙", "丁"]),
+        changed := service.post(
+            f"{LOOP}/taxonomy/changes", {"domain": "shop", "kind": "rename", "label": "丙", "to": "戊", "reason": TEXT}
+        ),
+        service.post(f"{LOOP}/taxonomy/changes/{changed.json()['id']}/undo"),
         service.http.patch(f"{LOOP}/domains/shop", json={"gate": "manual"}),
         service.http.patch(f"{LOOP}/domains/shop", json={"gate": "manual"}),
+        service.post(f"{LOOP}/scenarios/{first}/accept", {"label": "戊"}),
+        service.post(f"{LOOP}/scenarios/{second}/dismiss"),
     ]
     assert all(answer.status_code < 300 for answer in answers), [answer.text for answer in answers]
     rows = column(work, AuditEvent.action, AuditEvent.subject, AuditEvent.before, AuditEvent.after)
@@ -59,10 +72,21 @@ def events(service: Service) -> Iterator[list[Event]]:
     assert TEXT not in str(rows)
 
 
+def _scenario(session: Session, text_id: int) -> int:
+    scenario = Scenario(
+        domain_id=domain_of(session).id, text_count=5, question_count=10, keywords=[], typical=[text_id]
+    )
+    session.add(scenario)
+    session.flush()
+    return scenario.id
+
+
 def test_each_write_leaves_one_event(service: Service, events: list[Event]) -> None:
     assert [action for action, *_ in events] == [
         "batch.open", "batch.run", "label.submit", "label.submit", "label.undo", "label.undo", "label.skip",
-        "version.rollback", "version.activate", "domain.create", "taxonomy.replace", "domain.change",
+        "label.flag", "label.unflag", "label.discard", "label.undo_last",
+        "version.rollback", "version.activate", "domain.create", "taxonomy.replace",
+        "taxonomy.rename", "taxonomy.undo", "domain.change", "scenario.accept", "scenario.dismiss",
     ]  # fmt: skip
 
 
@@ -104,9 +128,13 @@ def test_every_route_that_writes_is_audited_or_known_not_to_be() -> None:
     writes = {operation for operation in OPERATIONS if not operation.startswith("GET")}
     audited = {
         f"POST {LOOP}/questions/{{question_id}}/label", f"DELETE {LOOP}/questions/{{question_id}}/label",
+        f"POST {LOOP}/questions/{{question_id}}/discard", f"POST {LOOP}/questions/{{question_id}}/flag",
+        f"DELETE {LOOP}/questions/{{question_id}}/flag", f"POST {LOOP}/labels/undo",
         f"POST {LOOP}/questions/{{question_id}}/skip", f"POST {LOOP}/batches", f"POST {LOOP}/batches/{{batch_id}}/run",
         f"POST {LOOP}/models/rollback", f"POST {LOOP}/models/{{version}}/activate", f"POST {LOOP}/domains",
         f"PUT {LOOP}/taxonomy", f"PATCH {LOOP}/domains/{{name}}",
+        f"POST {LOOP}/scenarios/{{scenario_id}}/accept", f"POST {LOOP}/scenarios/{{scenario_id}}/dismiss",
+        f"POST {LOOP}/taxonomy/changes", f"POST {LOOP}/taxonomy/changes/{{change_id}}/undo",
     }  # fmt: skip
     # A new route is tried in `events` above, and then named here.
     assert writes - NOT_AUDITED == audited | OF_RULES

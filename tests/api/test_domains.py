@@ -16,6 +16,7 @@ def test_domain_is_made_with_its_defaults(any_service: Service) -> None:
     assert made == {
         "name": "after-sales_2", "task": "single_label", "keep_text": True, "gate": "auto", "recipe": "ngram",
         "base_model": None, "rule_policy": "auto", "threshold_policy": "sweep",
+        "selection_mix": None, "confusion_pairs": None, "overlap": 1, "overlap_share": 1.0,
         "taxonomy_version": 0, "active_version": None, "epoch": 0,
     }  # fmt: skip
     listed = any_service.get(f"{LOOP}/domains").json()
@@ -38,8 +39,64 @@ def test_a_domain_changes_how_it_trains_and_says_who_changed_it(any_service: Ser
     assert batch.json()["code"] != "no_base_model"
     assert any_service.http.patch(address, json={"threshold_policy": "risk"}).json()["threshold_policy"] == "risk"
     assert any_service.http.patch(f"{LOOP}/domains/nowhere", json={}).status_code == 404
-    for body in ({"recipe": "bert"}, {"threshold_policy": "luck"}, {"base_model": ""}, {"base_model": "x" * 256}, []):
+    assert any_service.http.patch(address, json={"overlap": 3, "overlap_share": 0.2}).json()["overlap"] == 3
+    for body in (
+        {"recipe": "bert"}, {"threshold_policy": "luck"}, {"base_model": ""}, {"base_model": "x" * 256}, [],
+        {"overlap": 0}, {"overlap": 10}, {"overlap": True}, {"overlap_share": 1.1}, {"overlap_share": -0.1},
+    ):  # fmt: skip
         assert any_service.http.patch(address, json=body).status_code == 422
+
+
+def test_a_domain_says_by_which_mix_it_asks_and_which_labels_are_confused(any_service: Service) -> None:
+    any_service.put_taxonomy("在产批次", "原料批次", "发货")
+    address = f"{LOOP}/domains/default"
+    mix = {"cluster_margin": 0.5, "suspect": 0.5}
+    changed = any_service.http.patch(
+        address, json={"selection_mix": mix, "confusion_pairs": [["在产批次", "原料批次"], ["原料批次", "在产批次"]]}
+    ).json()
+    assert changed["selection_mix"] == mix
+    assert changed["confusion_pairs"] == [sorted(["在产批次", "原料批次"])]
+    # What is left out stays, and what is empty is as at first.
+    assert any_service.http.patch(address, json={"gate": "manual"}).json()["selection_mix"] == mix
+    emptied = any_service.http.patch(address, json={"selection_mix": {}, "confusion_pairs": []}).json()
+    assert (emptied["selection_mix"], emptied["confusion_pairs"]) == (None, None)
+
+    made = any_service.post(f"{LOOP}/domains", {"name": "shop", "selection_mix": {"random": 1}})
+    assert made.json()["selection_mix"] == {"random": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "told"),
+    [
+        ({"selection_mix": {"luck": 1.0}}, 422, "mix_invalid", "cluster_margin"),
+        ({"selection_mix": {"margin": 0.5}}, 422, "mix_invalid", "sum to 1"),
+        ({"selection_mix": {"margin": 1.5, "far": -0.5}}, 422, "validation_error", ""),
+        ({"selection_mix": {"margin": "1"}}, 422, "validation_error", ""),
+        ({"selection_mix": {"margin": True}}, 422, "validation_error", ""),
+        ({"selection_mix": {"x" * 33: 1.0}}, 422, "validation_error", ""),
+        ({"selection_mix": ["margin"]}, 422, "validation_error", ""),
+        ({"confusion_pairs": [["甲", "甲"]]}, 422, "validation_error", "two different"),
+        ({"confusion_pairs": [["甲"]]}, 422, "validation_error", ""),
+        ({"confusion_pairs": [["甲", "乙", "甲"]]}, 422, "validation_error", ""),
+        ({"confusion_pairs": [["甲", "乙了"]]}, 422, "unknown_label", "乙"),
+        ({"confusion_pairs": [["甲", "乙"]] * 101}, 422, "validation_error", ""),
+    ],
+)  # fmt: skip
+def test_a_mix_or_a_pair_that_cannot_be_is_refused_and_changes_nothing(
+    calm: Service, change: dict[str, object], status: int, code: str, told: str
+) -> None:
+    calm.put_taxonomy("甲", "乙")
+    answer = calm.http.patch(f"{LOOP}/domains/default", json=change)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert told in answer.text
+    [domain] = calm.get(f"{LOOP}/domains").json()["items"]
+    assert (domain["selection_mix"], domain["confusion_pairs"]) == (None, None)
+
+
+def test_a_new_domain_has_no_labels_that_could_be_confused(service: Service) -> None:
+    answer = service.post(f"{LOOP}/domains", {"name": "shop", "confusion_pairs": [["甲", "乙"]]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "taxonomy_empty")
+    assert [domain["name"] for domain in service.get(f"{LOOP}/domains").json()["items"]] == ["default"]
 
 
 def test_a_domain_is_made_with_a_policy_of_its_threshold(service: Service) -> None:

@@ -172,6 +172,9 @@ def test_hostile_string_in_any_field_is_never_a_failure_of_ours(service: Service
          {"correct_intent": [0], "labeler_id": 0, "correct_time_intent": {0: 0}, "lease_token": 0,
           "proposed_label": 0}),
         ("POST", f"{LOOP}/questions/{question}/skip", {"labeler_id": 0, "reason": 0, "lease_token": 0}),
+        ("POST", f"{LOOP}/questions/{question}/flag", {"labeler_id": 0, "reason": 0, "lease_token": 0}),
+        ("POST", f"{LOOP}/questions/{question}/discard", {"labeler_id": 0, "reason": 0, "lease_token": 0}),
+        ("POST", f"{LOOP}/labels/undo", {"labeler_id": 0, "count": 1, "domain": 0}),
         ("POST", f"{LOOP}/domains", {"name": 0, "task": 0, "gate": 0, "recipe": 0}),
         ("POST", f"{LOOP}/batches", {"domain": 0, "description": 0, "recipe": 0, "config": {0: 0}}),
         ("POST", f"{LOOP}/keywords", {"domain": 0, "keyword": 0, "intent": 0, "all_of": [0], "none_of": [0],
@@ -215,12 +218,15 @@ def test_hostile_path_query_and_header_is_never_a_failure_of_ours(service: Servi
             f"{LOOP}/questions/unlabeled?domain={value}", f"{LOOP}/questions/unlabeled?labeler_id={value}&limit=1",
             f"{LOOP}/questions/unlabeled?strategy={value}", f"{LOOP}/questions/unlabeled?lease_seconds={value}",
             f"{LOOP}/questions/unlabeled?{value}=1&{value}",
+            f"{LOOP}/questions/flagged?cursor={value}x", f"{LOOP}/questions/disputed?cursor={value}x",
+            f"{LOOP}/questions/disputed?domain={value}", f"{LOOP}/agreement?domain={value}",
         ):  # fmt: skip
             answer = service.http.get(path)
             assert answer.status_code < 500, (path, answer.text[:300])
             if answer.status_code >= 400:
                 _is_problem(answer)
-        _is_problem(service.http.delete(f"{LOOP}/questions/{value}/label?labeler_id={value}"))
+        for kind in ("label", "flag"):
+            _is_problem(service.http.delete(f"{LOOP}/questions/{value}/{kind}?labeler_id={value}"))
         for path in (f"{LOOP}/batches/{value}/run", f"{LOOP}/models/{value}/activate"):
             answer = service.http.post(path)
             _is_problem(answer)

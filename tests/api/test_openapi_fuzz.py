@@ -81,7 +81,12 @@ def _something_real(http: Any) -> dict[str, str]:
             http.post(f"{LOOP}/questions/{questions[-1]}/label", json=answer).raise_for_status()
     batch = http.post(f"{LOOP}/batches", json={}).raise_for_status().json()["batch_id"]
     rule = http.post(f"{LOOP}/keywords", json={"keyword": "问题", "intent": LABELS[0]}).raise_for_status().json()["id"]
-    return {"question_id": questions[0], "batch_id": batch, "version": "default-v1", "rule_id": str(rule)}
+    wanted = {"kind": "rename", "label": LABELS[0], "to": "改了又改"}
+    change = http.post(f"{LOOP}/taxonomy/changes", json=wanted).raise_for_status().json()["id"]
+    return {
+        "question_id": questions[0], "batch_id": batch, "version": "default-v1", "rule_id": str(rule),
+        "change_id": str(change),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +119,18 @@ def test_document_names_every_route_of_the_contract(document: dict[str, Any]) ->
             ("GET", "/stats"), ("POST", "/questions"), ("GET", "/questions/unlabeled"),
             ("GET", "/questions/{question_id}"), ("POST", "/questions/{question_id}/label"),
             ("DELETE", "/questions/{question_id}/label"), ("POST", "/questions/{question_id}/skip"),
-            ("POST", "/questions/{question_id}/release"), ("GET", "/batches"), ("POST", "/batches"),
+            ("POST", "/questions/{question_id}/discard"), ("POST", "/questions/{question_id}/flag"),
+            ("DELETE", "/questions/{question_id}/flag"), ("GET", "/questions/flagged"), ("GET", "/questions/disputed"),
+            ("GET", "/agreement"), ("POST", "/labels/undo"), ("POST", "/questions/{question_id}/release"),
+            ("GET", "/batches"), ("POST", "/batches"),
             ("GET", "/batches/{batch_id}"), ("POST", "/batches/{batch_id}/run"), ("GET", "/models"),
             ("GET", "/models/active"), ("GET", "/models/{version}"), ("POST", "/models/{version}/activate"),
             ("POST", "/models/rollback"), ("GET", "/taxonomy"), ("PUT", "/taxonomy"), ("GET", "/domains"),
             ("POST", "/domains"), ("PATCH", "/domains/{name}"),
+            ("GET", "/taxonomy/changes"), ("POST", "/taxonomy/changes"), ("POST", "/taxonomy/changes/{change_id}/undo"),
             ("GET", "/keywords"), ("POST", "/keywords"), ("POST", "/keywords/extract"),
             ("PATCH", "/keywords/{rule_id}"), ("DELETE", "/keywords/{rule_id}"),
+            ("GET", "/scenarios"), ("GET", "/scenarios/{scenario_id}"), ("POST", "/scenarios/{scenario_id}/accept"),
+            ("POST", "/scenarios/{scenario_id}/dismiss"),
         )),
     }  # fmt: skip

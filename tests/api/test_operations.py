@@ -18,6 +18,7 @@ from app.db.session import connect
 from app.main import create_app
 from app.settings import Settings
 from tests.api.conftest import LOOP, SECRET, Service, served
+from tests.builders import make_version
 
 
 def test_healthy_process_says_so(service: Service) -> None:
@@ -158,6 +159,23 @@ def test_stats_of_an_empty_domain_say_why_no_batch_has_run(service: Service) -> 
     assert stats["next_batch"]["labels_missing"] == 100
     assert stats["next_batch"]["due"] is False
     assert stats["next_batch"]["reason"]
+    assert stats["worth"]["curve"] is None
+    assert "4 versions" in stats["worth"]["says"][0]
+
+
+def test_stats_say_what_further_labels_are_worth(service: Service) -> None:
+    for labels in range(100, 900, 100):
+        f1 = {"value": 0.9 - 2 * labels**-0.5, "low": None, "high": None}
+        told = {"gold": {"count": 300, "macro_f1": f1}}
+        service.services.work(make_version, train_count=labels, evaluation=told)
+    worth = service.get(f"{LOOP}/stats", target=0.87).json()["worth"]
+    assert [point["labels"] for point in worth["points"]] == list(range(100, 900, 100))
+    assert worth["target"]["macro_f1"] == 0.87
+    assert worth["target"]["more_labels"] > 1_000
+    assert worth["gain"]["low"] <= worth["gain"]["value"] <= worth["gain"]["high"]
+    assert worth["stop"]["stop"] is False
+    for wrong in (0, 1.01, "much", "nan"):
+        assert service.get(f"{LOOP}/stats", target=wrong).status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_a_trainer_that_takes_more_memory_than_it_may_fails_in_words(tmp_path):
     with pytest.raises(TrainerFailed, match=r"ran out of memory|ended with status|died by signal"):
         train(
             "ngram", write_spec(tmp_path), tmp_path / "artifact", wanted=lambda: True, timeout_seconds=60.0,
-            progress=lambda *_: None, memory_mb=256,
+            progress=lambda *_: None, memory_mb=96,
         )  # fmt: skip
     assert not trainers(tmp_path)
 

@@ -177,7 +177,7 @@ def test_restore_that_fails_half_way_leaves_the_database_empty(made, work, tmp_p
 
 def test_restore_refuses_another_schema_and_names_the_release(made, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(restore, "head", lambda: "2031_01_01_later")
-    with pytest.raises(BackupRefused, match=r"2026_11_25.* of release 0\.1\.0.*2031_01_01_later"):
+    with pytest.raises(BackupRefused, match=r"2026_11_30.* of release 0\.1\.0.*2031_01_01_later"):
         restore.check(made)
 
 

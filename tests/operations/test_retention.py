@@ -18,7 +18,7 @@ from app.errors import VersionUnusable
 from app.main import opening_rule
 from app.operations import artifact_store
 from app.scorers.artifact import read_manifest
-from app.services import activations, annotations, batches, imports
+from app.services import activations, answers, batches, imports
 from app.settings import Settings
 from jobs.context import JobContext
 from jobs.purge import purge
@@ -228,7 +228,7 @@ def test_import_that_was_taken_back_goes_like_an_unlabelled_text(sqlite_url, tmp
 
     def take_back(session: Session) -> None:
         taken = session.scalars(select(Text).where(Text.text == "拿走")).one()
-        annotations._clear(session, taken)
+        answers.clear(session, taken)
         session.execute(update(Text).values(last_asked_at=days_ago(40)))
 
     context.work(take_back)

@@ -27,14 +27,17 @@ from app.db.tables import (
     ModelVersion,
     QuarantinedQuestion,
     RuleSet,
+    Scenario,
+    TaxonomyChange,
     Text,
+    TextBand,
     Tombstone,
     UserQuestion,
     now,
 )
 from app.errors import IntentError
 from app.scorers.artifact import verify
-from app.services import activations, annotations, audit, batches, file_imports, queue, runs
+from app.services import activations, annotations, audit, batches, file_imports, queue, runs, undoing
 from tests.builders import ask, domain_of, label, make_labelled_texts, make_version
 from tests.serving.artifacts import Artifact
 
@@ -102,6 +105,12 @@ def _loose_rows(session: Session, questions: list[str]) -> None:
             status="active", precision=0.1 + 0.2, examples=questions[:3],
         )
     )  # fmt: skip
+    session.add(
+        TaxonomyChange(
+            domain_id=domain.id, kind="rename", arguments={"labels": ["旧的"], "to": first.path}, touched={"texts": 3},
+            before={"labels": {str(first.id): ["旧的", "active", 0, None]}}, taxonomy_version=1, made_by="ana",
+        )
+    )  # fmt: skip
     session.add(RuleSet(domain_id=domain.id, revision=1, digest="d" * 64, rules=[{"rule_id": 1, "pattern": "\\d+"}]))
     session.add(
         ApiKey(key_id="k1", secret_hash="e" * 64, name="shop", role="product", domains=["default"], created_by="ana",
@@ -114,6 +123,11 @@ def _loose_rows(session: Session, questions: list[str]) -> None:
             frame={"text": "留下 😀"},
         )
     )  # fmt: skip
+    some_text = session.scalars(select(Text.id).order_by(Text.id).limit(1)).one()
+    session.add(TextBand(domain_id=domain.id, band=-(2**63), text_id=some_text))
+    session.add(
+        Scenario(domain_id=domain.id, text_count=5, question_count=12, keywords=["退运费", "é"], typical=[some_text])
+    )
     session.add(Tombstone(kind="question", value="gone", created_by="ana"))
     audit.note(session, audit.COMMAND_LINE, "rule.create", "1", domain_id=domain.id, after={"keyword": "é"})
     session.flush()
@@ -154,7 +168,7 @@ def _ask_and_label(work: UnitOfWork, rng: random.Random, turn: int) -> None:
             if rng.random() < 0.7:
                 label(work, question_id, rng.choice(LABELS), by=f"p{rng.randrange(3)}")
             else:
-                work(annotations.undo, question_id, labeler_id="p1")
+                work(undoing.undo, question_id, labeler_id="p1")
         except IntentError:
             pass  # another answered it
 

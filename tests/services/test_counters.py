@@ -25,6 +25,7 @@ from app.services import (
     intake,
     recounting,
     selection,
+    undoing,
 )
 from app.services.batches import OpeningRule
 from tests.builders import (
@@ -187,8 +188,8 @@ def test_levels_follow_a_text_through_its_life(work: UnitOfWork) -> None:
     assert total(work, counting.LABELLED) == {"": 2}
     assert kept(work) == anew(work)
 
-    work(annotations.undo, first, labeler_id="ana")
-    work(annotations.undo, first, labeler_id="ana")
+    work(undoing.undo, first, labeler_id="ana")
+    work(undoing.undo, first, labeler_id="ana")
     assert total(work, counting.LABELLED) == {}
     assert total(work, counting.TRAINABLE) == {}
     assert total(work, counting.ANNOTATED) == {"labeler": 2, "retract": 2}
@@ -254,11 +255,11 @@ def test_a_label_of_the_random_slice_judges_the_answer_that_stood(work: UnitOfWo
     assert total(work, counting.AGREED) == {"v1": 2, "v2": 1}
 
     label(work, wrong, "甲")
-    work(annotations.undo, undone, labeler_id="ana")
+    work(undoing.undo, undone, labeler_id="ana")
     assert total(work, counting.JUDGED) == {"v1": 2, "v2": 1}
     assert total(work, counting.AGREED) == {"v1": 2, "v2": 1}
 
-    work(annotations.undo, wrong, labeler_id="ana")
+    work(undoing.undo, wrong, labeler_id="ana")
     assert total(work, counting.AGREED) == {"v1": 1, "v2": 1}
     assert kept(work) == anew(work)
 

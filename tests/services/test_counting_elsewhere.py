@@ -14,12 +14,12 @@ from tests.services.test_counters import ANSWERED, anew, kept
 LEVELS = ("text", "queued", "labelled", "text_label", "trainable")
 
 
-def _levels(counted: dict) -> dict:
+def levels(counted: dict) -> dict:
     return {key: value for key, value in counted.items() if key[1] in LEVELS}
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_levels_follow_what_is_forgotten(work: UnitOfWork, labelled: bool) -> None:
+def testlevels_follow_what_is_forgotten(work: UnitOfWork, labelled: bool) -> None:
     set_taxonomy(work, ["甲", "乙"])
     shared, own, gold = trainable_text("甲"), trainable_text("乙"), gold_text("甲")
     ids = ask(work, shared, own, gold, user_hash="a" * 64, **ANSWERED)
@@ -32,17 +32,17 @@ def test_levels_follow_what_is_forgotten(work: UnitOfWork, labelled: bool) -> No
         return forgetting.forget_slice(session, forgetting.of_user("a" * 64, domain_id(work)))
 
     assert work(forget).questions == 3
-    assert _levels(kept(work)) == _levels(anew(work))
+    assert levels(kept(work)) == levels(anew(work))
 
     def forget_all(session: Session) -> forgetting.Forgotten:
         line = datetime(2100, 1, 1, tzinfo=UTC)
         return forgetting.forget_slice(session, forgetting.asked_before(domain_id(work), line))
 
     assert work(forget_all).questions == 3
-    assert _levels(kept(work)) == _levels(anew(work))
+    assert levels(kept(work)) == levels(anew(work))
 
 
-def test_levels_follow_what_is_imported_and_then_forgotten(work: UnitOfWork) -> None:
+def testlevels_follow_what_is_imported_and_then_forgotten(work: UnitOfWork) -> None:
     make_labelled_texts(work, {"甲": 2}, gold=1)
     rows = [imports.ImportRow(n, MaskedText(trainable_text("甲")), "甲") for n in range(5)]
     rows += [imports.ImportRow(9, MaskedText(gold_text("甲")), "甲"), rows[0]]

@@ -13,6 +13,7 @@ from app.db.tables import Text, UserQuestion
 from app.services import annotations, folding, intake
 from app.services.folding import Slice, Stale
 from tests.builders import ask, asked, column, domain_id, label, set_taxonomy, trainable_text
+from tests.services.taxonomies import change
 from tests.services.test_counters import ANSWERED, anew, kept
 from tests.services.together import in_threads
 
@@ -111,6 +112,19 @@ def test_text_that_another_one_made_meanwhile_is_found(sqlite_work: UnitOfWork) 
         sqlite_work(stale.write)
     assert fold_aside(sqlite_work, nullcontext(), limit=100) == 1
     assert column(sqlite_work, Text.text, Text.count) == [(text, 2)]
+
+
+def test_slice_whose_label_was_renamed_meanwhile_is_stale(sqlite_work: UnitOfWork) -> None:
+    set_taxonomy(sqlite_work, ["甲"])
+    text = trainable_text("甲")
+    _label(sqlite_work, ask(sqlite_work, text)[0])
+    _asks_again(sqlite_work, text)
+    stale = _prepared(sqlite_work)
+    change(sqlite_work, "rename", "甲", to="乙")
+    with pytest.raises(Stale):
+        sqlite_work(stale.write)
+    assert fold_aside(sqlite_work, nullcontext(), limit=100) == 1
+    assert column(sqlite_work, UserQuestion.correct_intent) == [["乙"]] * 2
 
 
 def test_many_who_fold_aside_and_label_at_once_count_everything_once(sqlite_work: UnitOfWork) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from app.db.session import UnitOfWork, transaction
 from app.db.tables import Annotation, Label, Text, UserQuestion
 from app.intent.text import MaskedText
-from app.services import annotations, batches, folding, imports, intake
+from app.services import annotations, batches, folding, imports, intake, undoing
 from app.services.imports import ImportReport, ImportRow
 from tests.builders import (
     ask,
@@ -91,7 +91,7 @@ def test_an_imported_label_can_be_replaced_by_a_person_who_names_it(sqlite_work:
     (question_id,) = ask(sqlite_work, text)
     imported = sqlite_work.read(text_of, question_id).annotation_id
     assert label(sqlite_work, question_id, "乙", supersedes=imported).supersedes == imported
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     assert sqlite_work.read(intake.find, question_id).correct_intent == ["甲"]
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.session import UnitOfWork
 from app.db.tables import Lease, Text
 from app.errors import Malformed, NoTexts
-from app.services import annotations, domains, folding, queue
+from app.services import annotations, domains, folding, queue, undoing
 from tests.builders import ask, column, domain_of, expire_leases, label, set_taxonomy, text_of, trainable_text
 from tests.services.together import in_processes, in_threads
 
@@ -125,7 +125,7 @@ def test_skipping_hides_a_text_from_that_labeler_alone(work: UnitOfWork) -> None
 def test_a_skip_that_is_taken_back_hides_nothing(sqlite_work: UnitOfWork) -> None:
     ids = _waiting(sqlite_work, 1)
     sqlite_work(annotations.skip, ids[0], labeler_id="ana")
-    sqlite_work(annotations.undo, ids[0], labeler_id="ana")
+    sqlite_work(undoing.undo, ids[0], labeler_id="ana")
     assert _ids(sqlite_work(_next, "ana")) == ids
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from app.db.session import UnitOfWork
 from app.db.tables import KeywordRule, Text
-from app.services import annotations, domains, rule_sets, rule_usage, rule_wording, rules
+from app.services import domains, rule_sets, rule_usage, rule_wording, rules, undoing
 from app.services.audit import Actor
 from tests.builders import ask, column, domain_of, gold_text, label, set_taxonomy, trainable_text
 from tests.services.together import in_threads
@@ -83,9 +83,9 @@ def test_a_label_judges_the_rules_that_had_matched_and_an_undo_takes_it_back(sho
     assert (counts(shop, right), counts(shop, wrong)) == ((1, 1, 1), (1, 1, 0))
     label(shop, question, RETURN)
     assert (counts(shop, right), counts(shop, wrong)) == ((1, 1, 0), (1, 1, 1))
-    shop(annotations.undo, question, labeler_id="ana")
+    shop(undoing.undo, question, labeler_id="ana")
     assert (counts(shop, right), counts(shop, wrong)) == ((1, 1, 1), (1, 1, 0))
-    shop(annotations.undo, question, labeler_id="ana")
+    shop(undoing.undo, question, labeler_id="ana")
     assert (counts(shop, right), counts(shop, wrong)) == ((1, 0, 0), (1, 0, 0))
 
 
@@ -114,7 +114,7 @@ def test_a_rule_is_not_judged_by_a_label_that_was_there_before_it_matched(sqlite
     # Mined from this very text, it could only agree.
     asked_of(sqlite_work, text, one)
     assert counts(sqlite_work, one) == (1, 0, 0)
-    sqlite_work(annotations.undo, question, labeler_id="ana")
+    sqlite_work(undoing.undo, question, labeler_id="ana")
     assert counts(sqlite_work, one) == (1, 0, 0)
     label(sqlite_work, asked_of(sqlite_work, text, one), REFUND)
     assert counts(sqlite_work, one) == (2, 1, 1)
@@ -129,7 +129,7 @@ def test_what_matches_a_labelled_text_judges_nothing_and_its_undo_takes_nothing(
     label(sqlite_work, question, REFUND)
     asked_of(sqlite_work, text, one)
     label(sqlite_work, asked_of(sqlite_work, trainable_text(REFUND), one), REFUND)
-    sqlite_work(annotations.undo, question, labeler_id="ana")
+    sqlite_work(undoing.undo, question, labeler_id="ana")
     assert counts(sqlite_work, one) == (2, 1, 1)
 
 
@@ -143,7 +143,7 @@ def test_who_brings_a_rule_back_has_seen_its_old_labels(shop):
     # The old label counted before; taking it back takes nothing from the new count.
     other = asked_of(shop, "还要退款", one)
     label(shop, other, REFUND)
-    shop(annotations.undo, question, labeler_id="ana")
+    shop(undoing.undo, question, labeler_id="ana")
     assert counts(shop, one) == (2, 1, 1)
     label(shop, question, REFUND)
     assert counts(shop, one) == (2, 2, 2)

@@ -22,6 +22,7 @@ from app.services import (
     selection,
     statistics,
     taxonomy,
+    worth,
 )
 from app.services.batches import OpeningRule
 from tests.builders import (
@@ -80,6 +81,10 @@ def test_an_empty_domain_has_figures(work: UnitOfWork) -> None:
         "texts": 0,
         "texts_labelled": 0,
         "texts_skipped": 0,
+        "texts_discarded": 0,
+        "texts_disputed": 0,
+        "texts_flagged": 0,
+        "suspects": 0,
         "gold_labelled": 0,
         "gold_candidates": 0,
         "label_rate": 0.0,
@@ -107,8 +112,10 @@ def test_an_empty_domain_has_figures(work: UnitOfWork) -> None:
             "overall": {"judged": 0, "right": 0, "accuracy": None, "low": 0.0, "high": 1.0},
             "active_version": None,
         },
+        "selection": {"selected_at": None, "version": None, "selected": {}, "labelled": {}},
         "rules": {"by_status": {}, "usage": 0, "judged": 0, "success": 0, "success_rate": None},
         "training": {"finished": 0, "success_rate": None, "by_outcome": {}, "median_seconds": None},
+        "worth": worth.of_versions([]),
         "latency": {"days": 2, "answers": 0, "p50_ms": None, "p99_ms": None},
         "by_day": [EMPTY_DAY | {"start": TODAY - timedelta(days=1)}, EMPTY_DAY | {"start": TODAY}],
         "by_week": [EMPTY_DAY | {"start": monday} for monday in sorted({_monday(TODAY - ONE_DAY), _monday(TODAY)})],

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.db.session import UnitOfWork
 from app.db.tables import Text, UserQuestion
 from app.intent.selection import frequency_weighted, margin_from_topk
-from app.services import annotations, domains, folding, intake, texts
+from app.services import annotations, domains, folding, intake, texts, undoing
 from tests.builders import (
     ask,
     asked,
@@ -199,7 +199,7 @@ def test_a_label_of_very_many_twins_is_taken_back_everywhere_too(sqlite_work: Un
     question_id = _with_twins(sqlite_work, 1001)
     label(sqlite_work, question_id, "甲")
     sqlite_work(texts.project_due)
-    sqlite_work(annotations.undo, question_id, labeler_id="ana")
+    sqlite_work(undoing.undo, question_id, labeler_id="ana")
     sqlite_work(texts.project_due)
     assert column(sqlite_work, UserQuestion.is_labeled) == [False] * 3
     assert _carried(sqlite_work) == ["None"] * 3

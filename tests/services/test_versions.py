@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.db.session import UnitOfWork
-from app.db.tables import Domain, ModelActivation, ModelVersion, Text, TrainingBatch
+from app.db.tables import Domain, Label, ModelActivation, ModelVersion, Text, TrainingBatch
 from app.errors import ClaimLost, NotFound
 from app.services import activations, batches, versions
 from app.services.activations import Pairing
 from tests.builders import batch_of, column, domain_id, domain_of, make_labelled_texts, make_version
+from tests.services.taxonomies import change
 
 
 def _proof(**changes: Any) -> versions.Proof:
@@ -53,6 +54,23 @@ def test_a_version_that_passed_is_served_and_its_batch_is_done(work: UnitOfWork)
     active = work.read(lambda session: versions.active(session, domain_of(session)))
     assert active is not None
     assert active.version == "default-v1"
+
+
+def test_a_version_keeps_the_labels_that_it_was_trained_with(work: UnitOfWork) -> None:
+    claimed = _claimed(work)
+    ids = dict(column(work, Label.path, Label.id))
+    change(work, "rename", "甲", to="丙")
+    change(work, "merge", "乙", to="丁")
+    first = work(versions.register, claimed, _proof())
+    assert first.taxonomy == [[ids["甲"], "甲"], [ids["乙"], "乙"]]
+    # What was merged was not trained as what it is now: it waits for the next batch.
+    work(batches.run, work(batches.open_batch, "default", opened_by="ana").batch_id)
+    claimed_again = work(batches.claim_next, worker="w")
+    assert claimed_again is not None
+    assert claimed_again.batch.question_count == 2
+    second = work(versions.register, claimed_again, _proof())
+    assert [path for _, path in second.taxonomy or []] == ["丙", "丁"]
+    assert work(activations.rollback, "default", by="ana", reason="test").version_id == first.id
 
 
 def test_the_next_version_names_its_parent(sqlite_work: UnitOfWork) -> None:

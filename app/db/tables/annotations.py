@@ -17,6 +17,8 @@ class Annotation(Created, Base):
     __table_args__ = table_options(
         UniqueConstraint("text_id", "labeler_id", "revision"),
         Index(None, "domain_id", "labeler_id"),
+        # The last blind answers, few or many among the others.
+        Index(None, "domain_id", "is_blind"),
         CheckConstraint("kind IN ('label', 'skip', 'discard', 'flag', 'retract')", name="kind"),
         CheckConstraint("source IN ('labeler', 'import', 'system')", name="source"),
         CheckConstraint("(kind = 'label') = (label_id IS NOT NULL)", name="answer"),

@@ -1,5 +1,7 @@
 """A domain: one taxonomy with its own questions, models and thresholds, and the pointer to what it serves."""
 
+from typing import Any
+
 from sqlalchemy import BigInteger, CheckConstraint, String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -51,6 +53,9 @@ class Domain(Created, Base):
     selection_mix: Mapped[dict[str, float] | None] = mapped_column(Json)
     # Pairs of labels that are mistaken for each other, beside those that gold confuses: [[path, path], …].
     confusion_pairs: Mapped[list[list[str]] | None] = mapped_column(Json)
+    # When texts were chosen last, by which version, how many by which strategy, and what it was chosen from: without
+    # a difference there is nothing to choose anew.
+    last_selection: Mapped[dict[str, Any] | None] = mapped_column(Json)
     # How many people answer a text without sight of each other, and of which share of the texts; 1: one person each.
     overlap: Mapped[int] = mapped_column(default=1, server_default="1")
     overlap_share: Mapped[float] = mapped_column(default=1.0, server_default="1")

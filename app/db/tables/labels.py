@@ -28,6 +28,8 @@ class Label(Created, Base):
     since_version: Mapped[int] = mapped_column(default=1)
     # A merge gave its texts to this label.
     merged_into_id: Mapped[int | None] = mapped_column(Id)
+    # What it was called before: questions that were answered then still count as answered with it.
+    former_paths: Mapped[list[str] | None] = mapped_column(Json)
     # With fewer trainable texts it is not trained: labels that grew out of a proposal wait for more.
     trains_from: Mapped[int] = mapped_column(default=2, server_default="2")
 

@@ -29,7 +29,7 @@ class KeywordRule(Created, Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     domain_id: Mapped[int] = mapped_column(ForeignKey("intent_domains.id"))
     keyword: Mapped[str] = mapped_column(String(255))
-    # The label's path as it was when the rule was made; `label_id` is what counts.
+    # The label's path; it follows a label that is renamed or merged. `label_id` is what counts.
     intent: Mapped[str] = mapped_column(LabelText)
     label_id: Mapped[int | None] = mapped_column(ForeignKey("intent_labels.id"), type_=Id)
     all_of: Mapped[list[str] | None] = mapped_column(Json)
