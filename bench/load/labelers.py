@@ -97,6 +97,10 @@ class Labeler:
         http, empty_handed = Connection(self.port), 0
         while self.given < self.wanted and empty_handed < EMPTY_HANDED:
             items = await self._take(http)
+            if items is None:
+                # The database is busy: the service says when to come again, after a second at the least.
+                await asyncio.sleep(self.rng.uniform(0.5, 1.5))
+                continue
             if not items:
                 empty_handed += 1
                 # What others abandoned comes back when their leases end.
@@ -107,13 +111,14 @@ class Labeler:
                 await self._answer(http, item["question_id"], item["lease_token"])
         http.close()
 
-    async def _take(self, http: Connection) -> list[dict[str, Any]]:
+    async def _take(self, http: Connection) -> list[dict[str, Any]] | None:
+        """What they hold and what is added to it; None of a service that cannot say."""
         limit = min(AT_ONCE, self.wanted - self.given)
         path = f"{LOOP}/questions/unlabeled?labeler_id={self.name}&limit={limit}&lease_seconds={self.lease_seconds}"
         status, answer = await http.ask("GET", path)
         self.ledger.note("asked", self.name, "", status=status)
         if status != 200:
-            return []
+            return None
         for item in answer["items"]:
             self.ledger.note("taken", self.name, item["question_id"], token=item["lease_token"])
         found: list[dict[str, Any]] = answer["items"]
