@@ -203,9 +203,7 @@ def drawn(pool: Pool, _wanted: int, rng: np.random.Generator) -> Scored:
 
 
 STRATEGIES: Final[Mapping[str, Strategy]] = {
-    "least_confidence": _by_uncertainty(selection.least_confidence),
-    "margin": _by_uncertainty(selection.margin),
-    "entropy": _by_uncertainty(selection.entropy),
+    **{name: _by_uncertainty(measure) for name, measure in selection.UNCERTAINTIES.items()},
     "cluster_margin": cluster_margin,
     "representative": representative,
     "typical": typical,

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, Domain, Label, Text
 from app.intent import agreement
 from app.intent.agreement import Agreement
-from app.services import blind_answers
+from app.services import blind_answers, retractions
 
 MOST_ANSWERS: Final = 10_000
 
@@ -98,17 +98,13 @@ def of_domain(session: Session, domain: Domain) -> Report:
 
 
 def _last_answers(session: Session, domain_id: int) -> Sequence[Any]:
-    retraction = aliased(Annotation)
-    taken_back = (
-        select(retraction.id).where(retraction.supersedes_id == Annotation.id, retraction.kind == "retract").exists()
-    )
     return session.execute(
         select(Annotation.text_id, Annotation.labeler_id, Annotation.label_id)
         .where(
             Annotation.domain_id == domain_id,
             Annotation.is_blind.is_(True),
             Annotation.kind == "label",
-            ~taken_back,
+            retractions.stands(),
         )
         .order_by(Annotation.id.desc())
         .limit(MOST_ANSWERS)

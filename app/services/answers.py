@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, Domain, Text
 from app.errors import NoTexts
-from app.services import counting, folding, intake, leases, rule_usage, suspects, texts
+from app.services import counting, folding, intake, leases, retractions, rule_usage, suspects, texts
 
 SKIPS_THAT_RETIRE = 2
 # The labeler of what no person answered.
@@ -122,12 +122,8 @@ def project(session: Session, text: Text) -> int:
 
 def labelers_of(session: Session, text_id: int, kind: str) -> Sequence[str]:
     """Whose answer of this kind about a text was not taken back."""
-    retraction = aliased(Annotation)
-    taken_back = (
-        select(retraction.id).where(retraction.supersedes_id == Annotation.id, retraction.kind == "retract").exists()
-    )
     return session.scalars(
         select(Annotation.labeler_id)
-        .where(Annotation.text_id == text_id, Annotation.kind == kind, ~taken_back)
+        .where(Annotation.text_id == text_id, Annotation.kind == kind, retractions.stands())
         .distinct()
     ).all()

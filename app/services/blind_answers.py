@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, Domain, Label, Text
 from app.intent.overlap import answers_wanted, majority
-from app.services import answers, leases
+from app.services import answers, leases, retractions
 
 
 def wanted(domain: Domain, text: Text) -> int:
@@ -21,14 +21,6 @@ def count_now() -> ColumnElement[bool]:
 
     Counted and not "exists", as the queue counts skips: MariaDB would list all retractions for each text it passes.
     """
-    retraction = aliased(Annotation)
-    taken_back = (
-        select(func.count())
-        .select_from(retraction)
-        .where(retraction.supersedes_id == Annotation.id, retraction.kind == "retract")
-        .correlate(Annotation)
-        .scalar_subquery()
-    )
     active = (
         select(func.count())
         .select_from(Label)
@@ -36,7 +28,7 @@ def count_now() -> ColumnElement[bool]:
         .correlate(Annotation)
         .scalar_subquery()
     )
-    return (Annotation.is_blind.is_(True)) & (Annotation.kind == "label") & (taken_back == 0) & (active > 0)
+    return (Annotation.is_blind.is_(True)) & (Annotation.kind == "label") & retractions.stands() & (active > 0)
 
 
 def standing(session: Session, text_id: int) -> dict[str, Annotation]:

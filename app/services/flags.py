@@ -1,14 +1,13 @@
 """Flags: a person asks that somebody look at a question; its state stays what it is."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, Text
 from app.errors import NothingToUndo
-from app.services import answers, leases
+from app.services import answers, leases, retractions
 
 
 def flag(
@@ -88,14 +87,9 @@ def standing(session: Session, text_ids: Sequence[int]) -> dict[int, list[Annota
     found: dict[int, list[Annotation]] = {}
     rows = session.scalars(
         select(Annotation)
-        .where(Annotation.text_id.in_(text_ids), Annotation.kind == "flag", ~_taken_down())
+        .where(Annotation.text_id.in_(text_ids), Annotation.kind == "flag", retractions.stands())
         .order_by(Annotation.id)
     )
     for row in rows:
         found.setdefault(row.text_id, []).append(row)
     return found
-
-
-def _taken_down() -> ColumnElement[bool]:
-    retraction: Any = aliased(Annotation)
-    return select(retraction.id).where(retraction.supersedes_id == Annotation.id, retraction.kind == "retract").exists()

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db.session import database_time
 from app.db.tables import Annotation, Domain, Lease, Text
 from app.errors import Malformed, NoTexts
 from app.intent.selection_mix import STRATEGIES as MIXED
 from app.intent.text import MaskedText, text_hash
-from app.services import blind_answers, leases, reviews, twin_order
+from app.services import blind_answers, leases, retractions, reviews, twin_order
 from app.services.texts import NEW_SCENARIO, SELECTED
 
 MOST_LEASED = 100
@@ -228,14 +228,6 @@ def skipped_by(labeler_id: str) -> Any:
 
     Counted for each text and not "exists": that MariaDB turns into a list of all annotations, made for each request.
     """
-    retraction = aliased(Annotation)
-    taken_back = (
-        select(func.count())
-        .select_from(retraction)
-        .where(retraction.supersedes_id == Annotation.id, retraction.kind == "retract")
-        .correlate(Annotation)
-        .scalar_subquery()
-    )
     skips = (
         select(func.count())
         .select_from(Annotation)
@@ -243,7 +235,7 @@ def skipped_by(labeler_id: str) -> Any:
             Annotation.text_id == Text.id,
             Annotation.labeler_id == labeler_id,
             Annotation.kind == "skip",
-            taken_back == 0,
+            retractions.stands(),
         )
         .correlate(Text)
         .scalar_subquery()

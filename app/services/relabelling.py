@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from app.db.bulk import insert_rows
 from app.db.tables import Annotation, Domain, Label, Text, now
 from app.services import counting
+from app.services.answers import SYSTEM
 from app.services.label_projection import BLIND, Projection, paged
 from app.services.texts import UNLABELLED, of_question
 
-SYSTEM: Final = "intentloop"
 # Above every text that waits for another reason.
 AT_THE_TOP: Final = 1.5
 LONGEST_REASON: Final = 255

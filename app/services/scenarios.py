@@ -16,7 +16,6 @@ from app.services import answers, audit, domains, proposals, taxonomy, texts
 from app.services.audit import Actor
 from app.services.scenario_material import may_belong, other_label
 
-STATUSES: Final = ("proposed", "accepted", "dismissed")
 TYPICAL: Final = 5
 # Above all that was selected otherwise: somebody waits for these answers. The most typical first.
 TOP: Final = 2.0

@@ -13,6 +13,7 @@ from app.db.tables import Annotation, Domain, Label, TaxonomyChange, Text
 from app.errors import ChangedSince, NotFound
 from app.intent.taxonomy import TaxonomyInvalid, parse_taxonomy
 from app.services import (
+    answers,
     audit,
     domains,
     label_projection,
@@ -151,7 +152,7 @@ def _untouched(text: Any, standing: Any, former_id: int) -> bool:
     """Whether the text is as the change left it: given its label by the change, or asked again and not answered."""
     if text.annotation_id is None:
         return bool(text.state == "unlabelled")
-    ours = standing is not None and standing.labeler_id == relabelling.SYSTEM
+    ours = standing is not None and standing.labeler_id == answers.SYSTEM
     return bool(ours and standing.supersedes_id == former_id)
 
 

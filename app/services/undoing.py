@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db.tables import Annotation, Domain, Text
 from app.errors import NothingToUndo
-from app.services import answers, blind_answers, taxonomy
+from app.services import answers, blind_answers, retractions, taxonomy
 
 ANSWERS = ("label", "skip", "discard")
 
@@ -101,11 +100,7 @@ def undo_last(session: Session, domain: Domain, *, labeler_id: str, count: int) 
 
 def _standing(labeler_id: str) -> ColumnElement[bool]:
     """A labeler's answers that were not taken back."""
-    retraction: Any = aliased(Annotation)
-    taken_back = (
-        select(retraction.id).where(retraction.supersedes_id == Annotation.id, retraction.kind == "retract").exists()
-    )
-    return (Annotation.labeler_id == labeler_id) & Annotation.kind.in_(ANSWERS) & ~taken_back
+    return (Annotation.labeler_id == labeler_id) & Annotation.kind.in_(ANSWERS) & retractions.stands()
 
 
 def _is_replaced(session: Session, text: Text, last: Annotation) -> bool:
