@@ -12,10 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from app.api.dependencies import PREFIX, Services
+from app.db.tables import Domain, Label
 from app.intent.taxonomy import parse_taxonomy
 from app.main import create_app
 from app.services import activations, domains, taxonomy
@@ -105,12 +107,28 @@ def service(sqlite_url: str, tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def calm(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service with three labels for all requests that are refused: they leave it as it was."""
+def _shared(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("calm")
     with served(databases.fresh("sqlite", folder), folder) as running:
         running.put_taxonomy()
         yield running
+
+
+@pytest.fixture
+def calm(_shared: Service) -> Iterator[Service]:
+    """One service with three labels for all requests that are refused.
+
+    Tests run in any order: one that changed a label or a domain would fail another, so each is looked at.
+    """
+    before = _shared.services.work.read(_configured)
+    yield _shared
+    assert _shared.services.work.read(_configured) == before, "this test changed what others share"
+
+
+def _configured(session: Session) -> list[list[Any]]:
+    """The rows of every domain and label."""
+    tables = (Domain.__table__, Label.__table__)
+    return [list(session.execute(select(table).order_by(table.c.id))) for table in tables]
 
 
 @pytest.fixture

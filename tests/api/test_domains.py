@@ -75,17 +75,16 @@ def test_a_domain_says_by_which_mix_it_asks_and_which_labels_are_confused(any_se
         ({"selection_mix": {"margin": True}}, 422, "validation_error", ""),
         ({"selection_mix": {"x" * 33: 1.0}}, 422, "validation_error", ""),
         ({"selection_mix": ["margin"]}, 422, "validation_error", ""),
-        ({"confusion_pairs": [["甲", "甲"]]}, 422, "validation_error", "two different"),
-        ({"confusion_pairs": [["甲"]]}, 422, "validation_error", ""),
-        ({"confusion_pairs": [["甲", "乙", "甲"]]}, 422, "validation_error", ""),
-        ({"confusion_pairs": [["甲", "乙了"]]}, 422, "unknown_label", "乙"),
-        ({"confusion_pairs": [["甲", "乙"]] * 101}, 422, "validation_error", ""),
+        ({"confusion_pairs": [[LABELS[0], LABELS[0]]]}, 422, "validation_error", "two different"),
+        ({"confusion_pairs": [[LABELS[0]]]}, 422, "validation_error", ""),
+        ({"confusion_pairs": [[LABELS[0], LABELS[1], LABELS[0]]]}, 422, "validation_error", ""),
+        ({"confusion_pairs": [[LABELS[0], LABELS[1] + "了"]]}, 422, "unknown_label", LABELS[1]),
+        ({"confusion_pairs": [list(LABELS[:2])] * 101}, 422, "validation_error", ""),
     ],
 )  # fmt: skip
 def test_a_mix_or_a_pair_that_cannot_be_is_refused_and_changes_nothing(
     calm: Service, change: dict[str, object], status: int, code: str, told: str
 ) -> None:
-    calm.put_taxonomy("甲", "乙")
     answer = calm.http.patch(f"{LOOP}/domains/default", json=change)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert told in answer.text
