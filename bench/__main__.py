@@ -18,6 +18,7 @@ from bench.result import CannotRun, Result
 _MACHINERY = {
     "__init__",
     "__main__",
+    "choice",
     "embedding",
     "minilm",
     "plain_fine_tuning",

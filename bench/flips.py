@@ -34,6 +34,7 @@ from app.db.schema import migrate
 from app.db.session import UnitOfWork, connect
 from app.db.tables import ModelVersion
 from app.services import activations, domains
+from bench.choice import chosen
 from bench.flipping import services as running
 from bench.flipping import versions
 from bench.flipping.clients import Answer, Clients
@@ -126,7 +127,6 @@ class World:
 
 def run(*, quick: bool) -> Result:
     """On each database that is here."""
-    wanted = {part for part in os.environ.get("INTENTLOOP_BENCH_ONLY", "").split(",") if part}
     flips = int(os.environ.get("INTENTLOOP_BENCH_FLIPS", FLIPS))
     size = Size(2, 10, 1_500, 1_000) if quick else sized(flips)
     broken = os.environ.get("INTENTLOOP_BENCH_BREAK") or None
@@ -134,9 +134,7 @@ def run(*, quick: bool) -> Result:
         raise CannotRun(f"INTENTLOOP_BENCH_BREAK is one of {', '.join(running.BROKEN)}")
     figures: dict[str, float] = {}
     bars: dict[str, Bar] = {}
-    for kind in DATABASES:
-        if wanted and kind not in wanted:
-            continue
+    for kind in chosen(DATABASES):
         with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, database(kind, Path(name)) as url:
             seen, verdict = measure(Path(name), url, size, broken=broken)
         report(kind, size, seen, verdict, figures, bars)

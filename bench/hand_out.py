@@ -17,7 +17,6 @@ of the tests: PostgreSQL without fsync, MariaDB and SQLite as they are.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from sqlalchemy.orm import Session
 
 from app.db.session import UnitOfWork, connect
 from bench import worlds
+from bench.choice import chosen
 from bench.load import handed_out
 from bench.load.installation import free_port, running
 from bench.result import Bar, CannotRun, Result
@@ -72,10 +72,7 @@ def run(*, quick: bool) -> Result:
     labelers, labels = (QUICK_LABELERS, QUICK_LABELS) if quick else (LABELERS, LABELS)
     figures: dict[str, float] = {"labelers": labelers, "labels_of_each": labels}
     bars: dict[str, Bar] = {}
-    wanted = {part for part in os.environ.get("INTENTLOOP_BENCH_ONLY", "").split(",") if part}
-    for backend in ("sqlite", "postgresql", "mariadb"):
-        if wanted and backend not in wanted:
-            continue
+    for backend in chosen(("sqlite", "postgresql", "mariadb")):
         try:
             bars |= _measure(backend, labelers, labels, figures)
         except (pytest.skip.Exception, pytest.fail.Exception) as error:

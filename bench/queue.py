@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -47,6 +46,7 @@ from app.db.tables import Lease, Text
 from app.services import activations, taxonomy
 from app.simulation.service import environment, free_port, stop
 from bench import worlds
+from bench.choice import chosen
 from bench.result import Bar, CannotRun, Result
 from tests import servers
 from tests.builders import make_version
@@ -71,10 +71,7 @@ def run(*, quick: bool) -> Result:
     figures: dict[str, float] = {"questions": many}
     bars: dict[str, Bar] = {}
     measured = 0
-    wanted = {part for part in os.environ.get("INTENTLOOP_BENCH_ONLY", "").split(",") if part}
-    for backend in ("sqlite", "postgresql", "mariadb"):
-        if wanted and backend not in wanted:
-            continue
+    for backend in chosen(("sqlite", "postgresql", "mariadb")):
         try:
             ratios = _measure(backend, many, figures)
         except (pytest.skip.Exception, pytest.fail.Exception) as error:

@@ -42,6 +42,7 @@ from pydantic import BaseModel, Field
 
 from app.scorers import load_scorer
 from app.serving.batching import GreedyBatcher
+from bench.choice import chosen
 from bench.load import installation
 from bench.load.installation import ROOT, free_port
 from bench.result import Bar, CannotRun, Result
@@ -144,24 +145,17 @@ class Side:
 
 def run(*, quick: bool) -> Result:
     """Measure every combination of model, database and workers."""
-    wanted = {part for part in os.environ.get("INTENTLOOP_BENCH_ONLY", "").split(",") if part}
     figures: dict[str, float] = {}
     bars: dict[str, Bar] = {}
     with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         postgresql: str | None = None
-        for model in MODELS:
-            if wanted & set(MODELS) and model not in wanted:
-                continue
+        for model in chosen(MODELS):
             artifact, digest, texts = _artifact(model, folder)
-            for database in DATABASES:
-                if wanted & set(DATABASES) and database not in wanted:
-                    continue
+            for database in chosen(DATABASES):
                 if database == "postgresql" and postgresql is None:
                     postgresql = stack.enter_context(_postgresql())
-                for workers in WORKERS:
-                    if wanted & {"1", "2"} and str(workers) not in wanted:
-                        continue
+                for workers in map(int, chosen([str(count) for count in WORKERS])):
                     place = folder / f"{model}-{database}-{workers}"
                     place.mkdir()
                     url = (
