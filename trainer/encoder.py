@@ -24,7 +24,7 @@ from trainer.encoders.served_encoder import ServedEncoder
 from trainer.encoders.serving_form import serve
 from trainer.head import names_of
 from trainer.heads.linear_head import LinearHead
-from trainer.logistic import fit_temperature
+from trainer.logistic import fit_temperature, softmax
 from trainer.material import Material, base_of, material_of
 from trainer.spec import Progress, Spec, SpecInvalid
 from trainer.tuning.activation_cache import ActivationCache
@@ -32,6 +32,7 @@ from trainer.tuning.embedding import Embedder, best_device, multiplies_in_bf16
 from trainer.tuning.encoder_config import EncoderConfig
 from trainer.tuning.encoder_folder import Start, read_parent, write_for_next_step
 from trainer.tuning.frozen_layers import Tokens, TooFewLayers, frozen_count
+from trainer.tuning.held_out_scope import fit_held_out_scope, rows_for_scope
 from trainer.tuning.incremental_step import Examples, Outcome, Previous, train_first, train_step
 
 # Memory, not sums, bounds how many threads help: and the service runs on the same cores.
@@ -187,19 +188,34 @@ def _write(
         )
 
     encoder, speed = served(trained.judge)
-    logits = trained.judge_head.logits(encoder_alone(encoder).embed([material.texts[row] for row in trained.held]))
+    known = rows_for_scope(material.targets, trained.held, spec.seed)
+    rows = np.concatenate([known, trained.held])
+    texts, targets = [material.texts[row] for row in rows], material.targets[rows]
+    embeddings = judged = encoder_alone(encoder).embed(texts)
+    logits = trained.judge_head.logits(judged[len(known) :])
     if trained.judge is not trained.backbone:
         encoder, speed = served(trained.backbone)
+        embeddings = encoder_alone(encoder).embed(texts)
+    temperature = fit_temperature(logits, targets[len(known) :])
     report(0.9, "writing the artifact")
     head = FittedHead(
         "linear",
         {"weights": trained.head.weights, "bias": trained.head.bias},
         logits,
         trained.held,
-        fit_temperature(logits, material.targets[trained.held]),
+        temperature,
     )
     write_for_next_step(out, trained.backbone, [example.text_id for example in material.examples], trained.right)
-    digest = write_onnx_artifact(out, spec, material, encoder, head, config=asdict(config), training=trained.facts)
+    digest = write_onnx_artifact(
+        out,
+        spec,
+        material,
+        encoder,
+        head,
+        config=asdict(config),
+        training=trained.facts,
+        scope=fit_held_out_scope(judged, embeddings, targets, softmax(logits, temperature)),
+    )
     return Written(digest, speed)
 
 

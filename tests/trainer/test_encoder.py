@@ -152,6 +152,36 @@ def test_the_same_batch_gives_the_same_hash_with_a_warm_cache_and_without_any(
     assert digest(warm) == digest(second)
 
 
+@pytest.mark.parametrize("version", ["first", "second"])
+def test_its_scope_is_judged_by_texts_that_it_never_saw(version: str, request: pytest.FixtureRequest) -> None:
+    artifact = request.getfixturevalue(version)
+    scorer = load_scorer(artifact)
+    assert isinstance(scorer, OnnxScorer)
+    assert scorer.scope is not None
+    held = len(read_out_of_fold(artifact).text_ids)
+    # Nothing is promised by fewer than nineteen held-out texts; with more, at most one in twenty is flagged.
+    assert np.isinf(scorer.scope.threshold) == (held < 19)
+    texts = texts_of(0, 10, seed=5)
+    near = scorer.scope.score(scorer.embed(texts), scorer.probabilities(texts))
+    strange = ["w70 w71 w72", "w69 w73 w74 w75"]
+    far = scorer.scope.score(scorer.embed(strange), scorer.probabilities(strange))
+    assert np.median(far) > np.median(near)
+
+
+def test_a_version_trained_once_more_on_all_texts_is_judged_by_its_twin(tmp_path: Path, base: Path) -> None:
+    config = FAST | {"first_refit": True, "held_out": 0.3}
+    folder = train(spec_of(tmp_path, base, config=config), tmp_path / "artifact")
+    scorer = load_scorer(folder)
+    assert read_manifest(folder).facts["training"]["refitted"]
+    assert isinstance(scorer, OnnxScorer)
+    assert scorer.scope is not None
+    # Held-out texts that it was trained on would all lie near; new ones must not all be flagged.
+    texts = [text for label in range(4) for text in texts_of(label, 10, seed=5)]
+    scores = scorer.scope.score(scorer.embed(texts), scorer.probabilities(texts))
+    assert np.isfinite(scorer.scope.threshold)
+    assert (scores > scorer.scope.threshold).mean() < 0.3
+
+
 def test_an_artifact_holds_no_path(first: Path, second: Path, base: Path) -> None:
     for file in [*first.iterdir(), *second.iterdir()]:
         content = file.read_bytes()
