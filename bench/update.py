@@ -12,11 +12,13 @@ and choice of a graph) is left out on both sides; `head` has done it once for al
 Measured is the processor's time of this process on one thread, ours and the anchor in turn; figures are medians of the
 ratios of a round.
 
-Quality is of MiniLM on banking77: 2,000 texts make a first version, 100 more make a step, and the anchor is the plain
-fine-tuning on all 2,100 from MiniLM, judged on the test questions. Five seeds draw the texts. From the same first
-version the step is taken in bfloat16 and in fp32: whether the fast way is as good.
+Quality is of MiniLM on banking77, judged on the test questions: 2,000 texts make a first version, 100 more make a step.
+The anchor is a full fine-tune on all 2,100 from MiniLM, the better of two: plain fine-tuning for two epochs, which ends
+before it is done with so few texts, and the recipe's own first version, which is not told when to end. Three seeds draw
+the texts. From the same first version the step is taken in bfloat16 and in fp32: whether the fast way is as good.
 
 `--quick`: one round with 32 new labels; quality of one seed on 600 texts and a part of the test questions.
+INTENTLOOP_BENCH_ONLY=times or quality runs one of the two.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench import pretrained
+from bench.choice import chosen
 from bench.plain_fine_tuning import answers, fine_tune_plainly
 from bench.pretrained import LabelledTexts
 from bench.result import Bar, CannotRun, Result
@@ -42,10 +45,7 @@ from trainer.tuning.encoder_config import EncoderConfig
 if TYPE_CHECKING:
     from trainer.encoders.backbone import Backbone
 
-LEAST_HEAD_RATIO = 100.0
-LEAST_BF16_RATIO = 5.0
-LEAST_FP32_RATIO = 2.3
-LEAST_QUALITY = 0.99
+LEAST = {"head_ratio": 100.0, "fp32_ratio": 2.3, "bf16_ratio": 5.0, "accuracy_ratio": 0.99}
 EPOCHS = 2
 FROZEN = 8
 _clock = time.process_time
@@ -61,7 +61,7 @@ class _Size:
     tested: int
 
 
-FULL = _Size(rounds=5, new=100, old=2_000, seeds=5, quality_old=2_000, tested=3_080)
+FULL = _Size(rounds=3, new=100, old=2_000, seeds=3, quality_old=2_000, tested=3_080)
 QUICK = _Size(rounds=1, new=32, old=640, seeds=1, quality_old=600, tested=500)
 
 
@@ -74,16 +74,13 @@ def run(*, quick: bool) -> Result:
     torch.set_num_threads(1)
     size = QUICK if quick else FULL
     train, test = pretrained.read("banking77", "train", "test")
-    figures = _times(size, train)
-    figures |= _quality(size, train, test)
-    bars = {
-        "head_ratio": Bar(figures["head_ratio"], at_least=LEAST_HEAD_RATIO),
-        "fp32_ratio": Bar(figures["fp32_ratio"], at_least=LEAST_FP32_RATIO),
-        "accuracy_ratio": Bar(figures["accuracy_ratio"], at_least=LEAST_QUALITY),
-    }
-    if "bf16_ratio" in figures:
-        bars["bf16_ratio"] = Bar(figures["bf16_ratio"], at_least=LEAST_BF16_RATIO)
-    return Result(figures, bars)
+    parts = {"times": lambda: _times(size, train), "quality": lambda: _quality(size, train, test)}
+    figures: dict[str, float] = {}
+    for part in chosen(list(parts)):
+        figures |= parts[part]()
+    bars = {name: Bar(figures[name], at_least=least) for name, least in LEAST.items() if name in figures}
+    missing = tuple(name for name in LEAST if name not in figures)
+    return Result(figures, bars, missing)
 
 
 def _times(size: _Size, train: LabelledTexts) -> dict[str, float]:
@@ -107,7 +104,7 @@ def _times(size: _Size, train: LabelledTexts) -> dict[str, float]:
             for kept in (True, False):
                 took = _encoder(old, new, bf16=kind == "bf16", kept=kept)
                 measured[f"{kind}_ratio" if kept else f"{kind}_ratio_nothing_kept"] = plain / took
-        print(", ".join(f"{name} {value:.2f}" for name, value in measured.items()))
+        print(", ".join(f"{name} {value:.2f}" for name, value in measured.items()), flush=True)
         for name, value in measured.items():
             rounds.setdefault(name, []).append(value)
     return {name: round(statistics.median(values), 2) for name, values in rounds.items()}
@@ -179,13 +176,17 @@ def _quality(size: _Size, train: LabelledTexts, test: LabelledTexts) -> dict[str
         new = train.taken(rows[size.quality_old : size.quality_old + size.new])
         measured = {kind: _accuracy(*stepped, tested) for kind, stepped in _stepped(old, new, seed)}
         measured["plain"] = _accuracy(*_whole(old, new, seed), tested)
-        print(f"seed {seed}, accuracy:", ", ".join(f"{kind} {value:.4f}" for kind, value in measured.items()))
+        measured["first_on_all"] = _accuracy(*_first_on_all(old, new, seed), tested)
+        print(
+            f"seed {seed}, accuracy:", ", ".join(f"{kind} {value:.4f}" for kind, value in measured.items()), flush=True
+        )
         for kind, value in measured.items():
             found.setdefault(kind, []).append(value)
     # What the recipe takes by itself: bfloat16 where the processor multiplies in it.
     ours = found.get("bf16", found["fp32"])
     figures = {f"accuracy_{kind}": round(statistics.mean(values), 4) for kind, values in found.items()}
-    ratios = [a / b for a, b in zip(ours, found["plain"], strict=True)]
+    anchors = [max(both) for both in zip(found["plain"], found["first_on_all"], strict=True)]
+    ratios = [a / b for a, b in zip(ours, anchors, strict=True)]
     return figures | {"accuracy_ratio": round(statistics.median(ratios), 4)}
 
 
@@ -212,6 +213,18 @@ def _whole(old: LabelledTexts, new: LabelledTexts, seed: int) -> tuple[Backbone,
     tokens = backbone.tokens([*old.texts, *new.texts])
     targets = np.concatenate([old.targets, new.targets])
     return backbone, fine_tune_plainly(backbone, tokens, targets, _labels(), epochs=EPOCHS, seed=seed)
+
+
+def _first_on_all(old: LabelledTexts, new: LabelledTexts, seed: int) -> tuple[Backbone, LinearHead]:
+    """The recipe's full fine-tune: a first version on the old and the new texts."""
+    from trainer.tuning.embedding import Embedder, multiplies_in_bf16
+    from trainer.tuning.incremental_step import Examples, train_first
+
+    backbone = pretrained.minilm()
+    tokens = [tuple(ids) for ids in backbone.tokens([*old.texts, *new.texts])]
+    examples = Examples(tokens, np.concatenate([old.targets, new.targets]))
+    embedder = Embedder(backbone, 0, bf16=multiplies_in_bf16())
+    return backbone, train_first(embedder, examples, _labels(), EncoderConfig(), seed=seed).head
 
 
 def _accuracy(backbone: Backbone, head: LinearHead, tested: LabelledTexts) -> float:
