@@ -36,8 +36,12 @@ serve: $(VENV)/.serving ## Run service and clock on 127.0.0.1:8001, data in ./da
 	@$(BIN)/intentloop up
 
 .PHONY: test
-test: $(VENV)/.full ## Run all tests; PostgreSQL and MariaDB too where they are installed
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/.full ## Run the tests, in under ten minutes; PostgreSQL and MariaDB too where they are installed
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not long' $(ARGS)
+
+.PHONY: test-long
+test-long: $(VENV)/.full ## Run the long tests: whole loops, kills, copies of databases, neural training
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m long $(ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.full ## Run all tests and measure which lines they reach, in every process

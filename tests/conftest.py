@@ -20,19 +20,41 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = ("sqlite", "postgresql", "mariadb")
-# Few tests that take long each. Begun first, so that no process is left alone with them at the end.
+# Few tests that take long each: whole loops by real processes, kills, copies of databases, training of neural models.
+# `make test` leaves them to `make test-long`, so that it stays one that people run before each commit.
 LONG = (
-    "tests/journeys/",
-    "tests/bench/",
-    "tests/simulation/",
-    "tests/jobs/",
+    "tests/api/test_late_labelers.py",
     "tests/api/test_openapi_fuzz.py",
     "tests/api/test_process.py",
+    "tests/bench/",
+    "tests/cli/test_base_models.py",
+    "tests/db/test_guard.py",
+    "tests/db/test_schema.py",
+    "tests/jobs/test_clock.py",
+    "tests/jobs/test_crash_points.py",
+    "tests/jobs/test_generative_versions.py",
+    "tests/jobs/test_onnx_versions.py",
+    "tests/jobs/test_propose_scenarios.py",
+    "tests/jobs/test_recipes.py",
+    "tests/journeys/",
+    "tests/operations/",
+    "tests/simulation/test_loop.py",
+    "tests/simulation/test_show.py",
+    "tests/trainer/encoders/",
+    "tests/trainer/generative/",
+    "tests/trainer/tuning/",
+    "tests/trainer/test_by_hand.py",
+    "tests/trainer/test_encoder.py",
+    "tests/trainer/test_head.py",
 )
+# The loop closes by real processes here, as `make test` is to see it too.
+NOT_LONG = ("tests/journeys/test_loop.py",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    for item in items:
+        if item.nodeid.startswith(LONG) and not item.nodeid.startswith(NOT_LONG):
+            item.add_marker("long")
 
 
 class Databases:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG, NOT_LONG
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for room in ("app", "jobs", "trainer", "migrations") for path in (ROOT / room).rglob("*.py"))
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "core", "base_service", "data", "info"}
@@ -48,6 +50,11 @@ def _imports(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
     return names
+
+
+@pytest.mark.parametrize("place", [*LONG, *NOT_LONG])
+def test_what_is_listed_as_a_long_test_is_there(place: str) -> None:
+    assert (ROOT / place).exists()
 
 
 def test_services_never_open_a_transaction() -> None:
