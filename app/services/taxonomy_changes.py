@@ -220,6 +220,8 @@ def _carry_out(
     for label_id in planned.retired:
         sources[label_id].status = "retired"
     session.flush()
+    if planned.retired:
+        _settle_pairs(domain, [names[label_id] for label_id in planned.retired], planned.target, before)
     if planned.target is not None:
         target = given[0]
         for label in sources.values():
@@ -238,6 +240,13 @@ def _carry_out(
         for label_id, path in names.items():
             theirs = [text for text in held if text.label_id == label_id]
             relabelling.requeue(session, domain, theirs, strategy=wanted.kind, reason=f"was labelled {path} {became}")
+
+
+def _settle_pairs(domain: Domain, gone: Sequence[str], target: str | None, before: dict[str, Any]) -> None:
+    if domain.confusion_pairs is not None:
+        pairs = taxonomy_paths.pairs_without(domain.confusion_pairs, dict.fromkeys(gone, target))
+        before["pairs"] = [domain.confusion_pairs, pairs or None]
+        domain.confusion_pairs = pairs or None
 
 
 def _regiven(text: Any, label_id: int | None) -> Regiven:

@@ -31,6 +31,19 @@ def take(session: Session, domain: Domain, labels: Sequence[Label], paths: Mappi
     rename_answers(session, domain.id, new)
 
 
+def pairs_without(pairs: Sequence[Sequence[str]], gone: Mapping[str, str | None]) -> list[list[str]]:
+    """Confused pairs where these labels gave way to another, or to none: who was merged is confused as it was.
+
+    A pair of one label left, or of the same two again, is none. `gone`: path -> the path that stands for it, or None.
+    """
+    kept: dict[tuple[str, ...], None] = {}
+    for pair in pairs:
+        stand = {gone.get(path, path) for path in pair}
+        if None not in stand and len(stand) > 1:
+            kept.setdefault(tuple(sorted(str(path) for path in stand)))
+    return [list(pair) for pair in kept]
+
+
 def show(session: Session, texts: Sequence[Any], paths: Mapping[int, str]) -> None:
     """Let the questions of these texts, which are held, show these paths of their labels."""
     projection = Projection()

@@ -179,6 +179,10 @@ def _labels_back(session: Session, domain: Domain, labels: Mapping[int, Label], 
         # Those that were woken are looked at when the texts are back.
         if status == "active":
             label.status = status
+    pairs_before, pairs_after = before.get("pairs", (None, None))
+    # What somebody set since stays.
+    if pairs_before is not None and domain.confusion_pairs == pairs_after:
+        domain.confusion_pairs = pairs_before
     session.flush()
 
 

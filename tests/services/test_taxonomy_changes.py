@@ -1,5 +1,7 @@
 """Labels that were given are renamed, moved, merged, retired and split, with all that hangs on them."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -35,7 +37,7 @@ from tests.builders import (
     text_of,
     trainable_text,
 )
-from tests.services.taxonomies import active, assert_counters_are_right, change, everything, labels_of_texts
+from tests.services.taxonomies import active, assert_counters_are_right, change, everything, labels_of_texts, undo
 
 ANSWERED = {
     "method": "local_model",
@@ -122,6 +124,37 @@ def test_rename_keeps_the_id_and_shows_the_new_path_everywhere_but_in_the_past(w
     assert waiting == [("unlabelled", ["售后 > 退钱"], [["售后 > 退钱", 0.6], ["换货", 0.4]])]
     assert set(column(work, KeywordRule.intent)) == {"售后 > 退钱", "换货"}
     assert work.read(lambda session: domain_of(session).confusion_pairs) == [["售后 > 退钱", "换货"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "more", "pairs"),
+    [
+        ("merge", ("退款",), {"to": "换货"}, [["换货", "物流"]]),
+        ("merge", ("退款", "换货"), {"to": "售后"}, [["售后", "物流"]]),
+        ("retire", ("退款",), {"texts": "requeue"}, [["换货", "物流"]]),
+        ("split", ("物流",), {"into": ("慢", "丢")}, [["换货", "退款"]]),
+        ("retire", ("退款", "物流"), {"texts": "keep"}, None),
+    ],
+)
+def test_confused_pairs_name_what_stands_for_a_label_that_left(
+    sqlite_work: UnitOfWork, kind: str, named: tuple[str, ...], more: dict[str, Any], pairs: Any
+) -> None:
+    _world(sqlite_work)
+    before = [["换货", "退款"], ["退款", "物流"], ["换货", "物流"]]
+    sqlite_work(lambda session: setattr(domain_of(session), "confusion_pairs", before))
+    made = change(sqlite_work, kind, *named, **more)
+    assert sqlite_work.read(lambda session: domain_of(session).confusion_pairs) == pairs
+    undo(sqlite_work, made.id)
+    assert sqlite_work.read(lambda session: domain_of(session).confusion_pairs) == before
+
+
+def test_confused_pairs_that_were_set_since_are_not_undone(sqlite_work: UnitOfWork) -> None:
+    _world(sqlite_work)
+    sqlite_work(lambda session: setattr(domain_of(session), "confusion_pairs", [["换货", "退款"]]))
+    made = change(sqlite_work, "merge", "退款", to="换货")
+    sqlite_work(lambda session: setattr(domain_of(session), "confusion_pairs", [["换货", "物流"]]))
+    undo(sqlite_work, made.id)
+    assert sqlite_work.read(lambda session: domain_of(session).confusion_pairs) == [["换货", "物流"]]
 
 
 def test_who_names_the_old_path_is_told_the_new_one(sqlite_work: UnitOfWork) -> None:
