@@ -9,9 +9,10 @@ version was active at no moment from one second before the request to its end, b
 committed. Each connection stays with one worker: by what it is told, the epochs of a worker never go back. At last an
 artifact is replaced by another's bytes and flipped to: nothing may be answered with it, and nothing may fail.
 
-There are more versions than a service keeps in memory, so most flips load. Data: made here. INTENTLOOP_BENCH_ONLY takes
-`sqlite`, `postgresql`; INTENTLOOP_BENCH_FLIPS so many flips instead of 200 (10000: the long form, with as many more
-requests); INTENTLOOP_BENCH_BREAK takes a guard away (`digest`, `epoch`), and the bars must not hold.
+There are more versions than a service keeps in memory, so most flips load. Data: made here. Two kinds of artifacts:
+`ngram`, which loads and answers at once, and `head`, MiniLM in int8 with a head (extra `bench`). INTENTLOOP_BENCH_ONLY
+takes these, `sqlite` and `postgresql`; INTENTLOOP_BENCH_FLIPS so many flips instead of 200 (10000: the long form, with
+as many more requests); INTENTLOOP_BENCH_BREAK takes a guard away (`digest`, `epoch`), and the bars must not hold.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ VERSIONS: Final = 12
 MOST_P99_RATIO: Final = 1.5
 MOST_MEMORY_CHANGE: Final = 0.10
 DATABASES: Final = ("sqlite", "postgresql")
+MODELS: Final = ("ngram", "head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,13 @@ class Seen:
 class World:
     """An installation with its versions, and the hand that flips them."""
 
-    def __init__(self, folder: Path, url: str, seed: int = 0) -> None:
+    def __init__(self, folder: Path, url: str, write: versions.Write, seed: int = 0) -> None:
         self.store = folder / "artifacts"
         self._engine = connect(url)
         migrate(self._engine)
         self.work = UnitOfWork(self._engine)
         self.work(domains.ensure_default)
-        self.signatures = versions.register(self.work, self.store, folder / "made", VERSIONS)
+        self.signatures = versions.register(self.work, self.store, folder / "made", VERSIONS, write)
         self.history = History()
         self._rng = random.Random(seed)
         self.flip_to(next(iter(self.signatures)))
@@ -126,7 +128,7 @@ class World:
 
 
 def run(*, quick: bool) -> Result:
-    """On each database that is here."""
+    """Each kind of artifact on each database."""
     flips = int(os.environ.get("INTENTLOOP_BENCH_FLIPS", FLIPS))
     size = Size(2, 10, 1_500, 1_000) if quick else sized(flips)
     broken = os.environ.get("INTENTLOOP_BENCH_BREAK") or None
@@ -134,10 +136,12 @@ def run(*, quick: bool) -> Result:
         raise CannotRun(f"INTENTLOOP_BENCH_BREAK is one of {', '.join(running.BROKEN)}")
     figures: dict[str, float] = {}
     bars: dict[str, Bar] = {}
-    for kind in chosen(DATABASES):
-        with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, database(kind, Path(name)) as url:
-            seen, verdict = measure(Path(name), url, size, broken=broken)
-        report(kind, size, seen, verdict, figures, bars)
+    for model in chosen(MODELS):
+        write = versions.head_on_minilm() if model == "head" else versions.write_ngram
+        for kind in chosen(DATABASES):
+            with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, database(kind, Path(name)) as url:
+                seen, verdict = measure(Path(name), url, size, write=write, broken=broken)
+            report(f"{model}_{kind}", size, seen, verdict, figures, bars)
     return Result(figures, bars)
 
 
@@ -150,10 +154,17 @@ def sized(flips: int) -> Size:
 
 
 def measure(
-    folder: Path, url: str, size: Size, *, broken: str | None = None, seed: int = 0, with_damage: bool = True
+    folder: Path,
+    url: str,
+    size: Size,
+    *,
+    write: versions.Write = versions.write_ngram,
+    broken: str | None = None,
+    seed: int = 0,
+    with_damage: bool = True,
 ) -> tuple[Seen, Verdict]:
     """All rounds, and what is to be said of all answers."""
-    world, seen = World(folder, url, seed), Seen()
+    world, seen = World(folder, url, write, seed), Seen()
     try:
         with running.services(folder, url, workers=WORKERS, broken=broken) as (ports, leaders):
             _warm_up(world, ports, seen, size)
