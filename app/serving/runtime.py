@@ -1,5 +1,6 @@
 """The models that are loaded: load and prove a new one beside the old, then switch in one assignment."""
 
+import ctypes
 import logging
 import threading
 from collections import OrderedDict
@@ -103,6 +104,7 @@ class Runtime:
         Raises:
             LoadFailed: nothing was switched.
         """
+        was_here = self.has(release)
         loaded = Loaded(release, self._tiers(release))
         if not still_wanted():
             return False
@@ -111,6 +113,8 @@ class Runtime:
                 return False
             self._loaded = {**self._loaded, release.state.name: loaded}
             self._let_go()
+        if not was_here:
+            _give_memory_back()
         return True
 
     def _tiers(self, release: Release) -> tuple[Tier, ...]:
@@ -183,6 +187,16 @@ class Runtime:
         while len(self._scorers) > KEPT_SCORERS + len(in_use):
             oldest = next(name for name in self._scorers if name not in in_use)
             del self._scorers[oldest]
+
+
+def _give_memory_back() -> None:
+    """Return to the system what the C library holds free.
+
+    Each load is a thread with an arena of its own, in which an encoder leaves holes: without this a process of four
+    encoders held half as much again. It takes milliseconds; other C libraries than glibc have no such function.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_overtaken(serving: Loaded | None, release: Release) -> bool:
