@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +122,24 @@ def _read_scope(folder: Path, dimension: int, n_labels: int) -> Scope | None:
         raise ArtifactCorrupt(f"{SCOPE} does not belong to this encoder and head: {error}") from error
 
 
+@dataclass(frozen=True, eq=False)
+class _Encoder:
+    """What makes embeddings of texts, proved to fit together."""
+
+    tokenizer: Any
+    session: Any
+
+
+# Versions on the same frozen encoder share it: a flip between them then loads a head, and memory holds one graph. By
+# the hash of what was read, so that other bytes are another encoder; gone with the last scorer that holds it.
+_encoders: WeakValueDictionary[tuple[object, ...], _Encoder] = WeakValueDictionary()
+
+
+def _key_of(model: OnnxModel, threads: int) -> tuple[object, ...]:
+    settings = replace(model.settings, head="")
+    return (hashlib.sha256(model.graph).digest(), hashlib.sha256(model.tokenizer).digest(), settings, threads)
+
+
 class OnnxScorer:
     """Answers texts from an encoder and a head. Safe to ask from several threads; freed when it is dropped."""
 
@@ -136,10 +156,16 @@ class OnnxScorer:
         self._settings = model.settings
         self._scope = model.scope
         self._head = {name: array.astype(np.float64) for name, array in model.head.items()}
-        self._tokenizer = _open_tokenizer(model.tokenizer, model.settings.max_length)
-        self._session = _open_session(model.graph, threads)
         self._all_count = np.ones((1, model.settings.max_length), dtype=np.int64)
-        self._check_bounds()
+        key = _key_of(model, threads)
+        known = _encoders.get(key)
+        self._encoder = known or _Encoder(
+            _open_tokenizer(model.tokenizer, model.settings.max_length), _open_session(model.graph, threads)
+        )
+        self._tokenizer, self._session = self._encoder.tokenizer, self._encoder.session
+        if known is None:
+            self._check_bounds()
+            _encoders[key] = self._encoder
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1) -> OnnxScorer:

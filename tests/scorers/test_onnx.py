@@ -170,6 +170,31 @@ def test_a_dropped_scorer_is_freed_at_once(model: OnnxModel) -> None:
         gc.enable()
 
 
+def test_versions_on_one_encoder_share_it_until_the_last_is_dropped(model: OnnxModel) -> None:
+    first = scorer_of(model)
+    other_head = {name: -array for name, array in model.head.items()}
+    second = scorer_of(replace(model, head=other_head))
+    assert second._session is first._session
+    assert not np.allclose(first.probabilities(["退货"]), second.probabilities(["退货"]))
+    session = weakref.ref(first._session)
+    answers = second.probabilities(["退货"])
+    del first
+    assert session() is not None
+    np.testing.assert_array_equal(second.probabilities(["退货"]), answers)
+    del second
+    assert session() is None
+
+
+def test_what_differs_in_bytes_settings_or_threads_is_another_encoder(model: OnnxModel) -> None:
+    first = scorer_of(model)
+    others = [
+        scorer_of(replace(model, graph=graph(weights(seed=1)).SerializeToString())),
+        scorer_of(replace(model, settings=replace(model.settings, max_length=model.settings.max_length - 1))),
+        scorer_of(model, threads=2),
+    ]
+    assert len({id(one._session) for one in (first, *others)}) == 4
+
+
 # What is no encoder.
 
 
