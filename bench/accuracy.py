@@ -7,8 +7,8 @@ are only ever answered. `head` also knows the labels' names, as the service does
 
 Data: clinc150 (in scope) and banking77 in full and with ten texts a label, smp2017-ecdt and thucnews-titles (the last
 two are Chinese, which MiniLM hardly knows: no bar), of the folder named by INTENTLOOP_BENCH_DATA (or ../shared/data).
-`encoder` is a first version fine-tuned from MiniLM, and once more on the held-out texts too (`first_refit`), with three
-seeds, each minutes to half an hour of one processor.
+`encoder` is a first version fine-tuned from MiniLM on all texts; where they are few, after a pass without the held-out
+ones that chooses the epoch (`first_refit`). Three seeds, each minutes to half an hour of one processor.
 `head` is fitted with five seeds, which decide folds, networks and held-out parts; the anchor has no randomness, and
 each lead is the mean over the seeds. "Never below" looks at the worst seed.
 
@@ -93,8 +93,8 @@ def run(*, quick: bool) -> Result:
     """Answer every form's test texts by every recipe."""
     figures: dict[str, float] = {}
     leads: dict[str, dict[str, list[float]]] = {name: {} for name in RECIPES}
-    recipes = chosen(list(RECIPES))
-    for name in chosen(_QUICK if quick else [form.name for form in FORMS]):
+    forms, recipes = chosen(_QUICK if quick else [form.name for form in FORMS], list(RECIPES))
+    for name in forms:
         (form,) = (form for form in FORMS if form.name == name)
         task = read_task(form)
         anchor = accuracy(answer_by_anchor(task), task)
@@ -173,7 +173,7 @@ def answer_by_ngram(task: Task, seed: int) -> IntArray:
 
 
 def answer_by_encoder(task: Task, seed: int) -> IntArray:
-    """Recipe `encoder`, its first version, trained once more on all texts (`first_refit`).
+    """Recipe `encoder`, its first version, trained on all texts, as `first_refit` leaves it.
 
     Of a seed that decides which texts are held out, the order, and dropout.
     """

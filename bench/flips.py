@@ -136,9 +136,11 @@ def run(*, quick: bool) -> Result:
         raise CannotRun(f"INTENTLOOP_BENCH_BREAK is one of {', '.join(running.BROKEN)}")
     figures: dict[str, float] = {}
     bars: dict[str, Bar] = {}
-    for model in chosen(MODELS):
-        write = versions.head_on_minilm() if model == "head" else versions.write_ngram
-        for kind in chosen(DATABASES):
+    models, kinds = chosen(MODELS, DATABASES)
+    # All of them before minutes are spent on the first: one may not be installed.
+    writes = {model: versions.head_on_minilm() if model == "head" else versions.write_ngram for model in models}
+    for model, write in writes.items():
+        for kind in kinds:
             with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, database(kind, Path(name)) as url:
                 seen, verdict = measure(Path(name), url, size, write=write, broken=broken)
             report(f"{model}_{kind}", size, seen, verdict, figures, bars)

@@ -72,7 +72,8 @@ def run(*, quick: bool) -> Result:
     labelers, labels = (QUICK_LABELERS, QUICK_LABELS) if quick else (LABELERS, LABELS)
     figures: dict[str, float] = {"labelers": labelers, "labels_of_each": labels}
     bars: dict[str, Bar] = {}
-    for backend in chosen(("sqlite", "postgresql", "mariadb")):
+    (databases,) = chosen(("sqlite", "postgresql", "mariadb"))
+    for backend in databases:
         try:
             bars |= _measure(backend, labelers, labels, figures)
         except (pytest.skip.Exception, pytest.fail.Exception) as error:

@@ -71,7 +71,8 @@ def run(*, quick: bool) -> Result:
     figures: dict[str, float] = {"questions": many}
     bars: dict[str, Bar] = {}
     measured = 0
-    for backend in chosen(("sqlite", "postgresql", "mariadb")):
+    (databases,) = chosen(("sqlite", "postgresql", "mariadb"))
+    for backend in databases:
         try:
             ratios = _measure(backend, many, figures)
         except (pytest.skip.Exception, pytest.fail.Exception) as error:

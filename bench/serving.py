@@ -145,17 +145,18 @@ class Side:
 
 def run(*, quick: bool) -> Result:
     """Measure every combination of model, database and workers."""
+    models, databases, counts = chosen(MODELS, DATABASES, [str(count) for count in WORKERS])
     figures: dict[str, float] = {}
     bars: dict[str, Bar] = {}
     with tempfile.TemporaryDirectory(prefix="intentloop-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         postgresql: str | None = None
-        for model in chosen(MODELS):
+        for model in models:
             artifact, digest, texts = _artifact(model, folder)
-            for database in chosen(DATABASES):
+            for database in databases:
                 if database == "postgresql" and postgresql is None:
                     postgresql = stack.enter_context(_postgresql())
-                for workers in map(int, chosen([str(count) for count in WORKERS])):
+                for workers in map(int, counts):
                     place = folder / f"{model}-{database}-{workers}"
                     place.mkdir()
                     url = (
