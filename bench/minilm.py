@@ -44,6 +44,7 @@ from app.scorers.artifact import (
     write_references,
 )
 from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
+from app.scorers.onnx_encoder import OnnxEncoder
 from bench.result import CannotRun
 from trainer.encoders.graph_choice import Encoding, choose, fit_regression
 from trainer.encoders.quantisation import Served, fused, quantise
@@ -101,7 +102,7 @@ def artifact(store: Path, label_ids: Mapping[str, int] | None = None, *, precisi
         choice = choose(graph, encoding, [text for text, _ in train], targets, fit_regression)
         served = choice.served
         print(f"MiniLM is served in {served.precision}: {json.dumps(choice.facts)}, speed {json.dumps(choice.speed)}")
-    fitted = _fit(encoding.scorer(served).embed([text for text, _ in train]), targets)
+    fitted = _fit(encoding.encoder(served).embed([text for text, _ in train]), targets)
     head = {"weights": fitted.weights, "bias": fitted.bias}
     model = OnnxModel(encoding.settings(served), served.graph, base.tokenizer, head)
     with tempfile.TemporaryDirectory() as workshop:
@@ -148,7 +149,7 @@ def _write(
         out, OutOfFold(text_ids, np.array(label_ids)[targets], softmax(fitted.logits, fitted.temperature))
     )
     (out / LINEAGE).write_bytes(canonical_json({"text_ids": text_ids.tolist()}))
-    scorer = OnnxScorer(read_model(out), label_ids, fitted.temperature)
+    scorer = OnnxScorer.of(read_model(out), label_ids, fitted.temperature)
     write_references(out, scorer, [*REFERENCES, *(name.replace("_", " ") for _, name in numbered)][:32])
     facts = {
         "recipe": "minilm",
@@ -163,10 +164,10 @@ def _write(
     return seal(out, facts)
 
 
-def encoder() -> OnnxScorer:
-    """The encoder alone, fp32, for benchmarks that fit heads of their own. Its probabilities mean nothing."""
+def encoder() -> OnnxEncoder:
+    """The encoder alone, fp32, for benchmarks that fit heads of their own."""
     base = backbone()
-    return encoding_of(base).scorer(Served(exported(base), alone=False, precision="fp32"))
+    return encoding_of(base).encoder(Served(exported(base), alone=False, precision="fp32"))
 
 
 def backbone() -> Backbone:

@@ -31,7 +31,7 @@ from app.intent.arrays import FloatArray, IntArray
 from app.intent.calibration import Held, fit_thresholds
 from app.intent.scope import Scope, fit_scope
 from app.intent.text import normalise
-from app.scorers.onnx import OnnxScorer
+from app.scorers.onnx_encoder import OnnxEncoder
 from bench import minilm
 from bench.result import Bar, CannotRun, Result
 from trainer.logistic import fit_temperature, softmax
@@ -164,7 +164,7 @@ def _interval(scores: FloatArray, anchor: FloatArray, is_unknown: NDArray[np.boo
     return float(low), float(high)
 
 
-def _embedded(encoder: OnnxScorer, part: str, every: int = 1) -> tuple[Embeddings, list[str]]:
+def _embedded(encoder: OnnxEncoder, part: str, every: int = 1) -> tuple[Embeddings, list[str]]:
     path = _DATA / f"{part}.jsonl.gz"
     if not path.is_file():
         raise CannotRun("clinc150 is not here: INTENTLOOP_BENCH_DATA names the folder that holds it")

@@ -146,7 +146,7 @@ def _points_lost(served: Served, encoder: Any, *, quick: bool) -> dict[str, floa
         targets, truth = (np.array([names.index(label) for _, label in part], dtype=np.int64) for part in (train, test))
         reached = {}
         for form in (exact, served):
-            asked = encoding.scorer(form)
+            asked = encoding.encoder(form)
             judge = fit_regression(asked.embed([text for text, _ in train]), targets, len(names))
             answers = judge(asked.embed([text for text, _ in test])).argmax(axis=1)
             reached[form.precision] = float((answers == truth).mean())

@@ -128,12 +128,12 @@ def _head(old: LabelledTexts, new: LabelledTexts) -> float:
 
     backbone = pretrained.random_bert_base()
     graph = quantise(fused(export_graph(backbone), max_length=backbone.max_length))
-    scorer = Encoding(backbone.tokenizer, backbone.max_length, backbone.dimension).scorer(graph)
+    encoder = Encoding(backbone.tokenizer, backbone.max_length, backbone.dimension).encoder(graph)
     known = np.random.default_rng(0).normal(size=(len(old), 768)).astype(np.float32)
     # Every label alike, which a fit needs and a small draw need not have; what is right does not matter here.
     targets = np.arange(len(old) + len(new), dtype=np.int64) % _labels()
     start = _clock()
-    embeddings = np.vstack([known, scorer.embed(new.texts)])
+    embeddings = np.vstack([known, encoder.embed(new.texts)])
     fit_head(embeddings, targets, _labels(), HeadSettings(), 0, lambda _, __: None)
     return _clock() - start
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.artifacts.measured import write_measured
 from app.intent.scope import fit_scope
 from app.scorers.artifact import ArtifactCorrupt
-from app.scorers.onnx import MOST_LENGTH
+from app.scorers.onnx_encoder import MOST_LENGTH
 from trainer.encoders.kept_embeddings import embeddings_of
 from trainer.encoders.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
 from trainer.encoders.pooling import MODES
@@ -67,15 +67,15 @@ def train_head(spec: Spec, config: HeadConfig, out: Path, report: Progress) -> s
     )
     report(EMBEDDING, "embedding texts")
     try:
-        scorer = encoder_alone(encoder)
+        served = encoder_alone(encoder)
         embeddings, computed = embeddings_of(
             material.texts,
-            scorer.embed,
+            served.embed,
             encoder=encoder.digest,
             dimension=encoder.settings.dimension,
             cache=spec.cache,
         )
-        names = scorer.embed(names_of(spec, material))
+        names = served.embed(names_of(spec, material))
     except (ArtifactCorrupt, ValueError) as error:
         raise SpecInvalid(f"the base model cannot be served as an encoder: {error}") from error
     report(FITTING, f"fitting the head on {len(embeddings)} texts, {computed} of them new")

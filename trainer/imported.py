@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from app.artifacts.base_models import BaseModelUnusable, classifier_labels, describe
 from app.intent.arrays import FloatArray
 from app.scorers.artifact import ArtifactCorrupt
-from app.scorers.onnx import EncoderSettings
+from app.scorers.onnx_encoder import EncoderSettings
 from trainer.encoders.backbone import quiet, tokenizer_of
 from trainer.encoders.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
 from trainer.encoders.onnx_export import export_graph

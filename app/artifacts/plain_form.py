@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from app.scorers.artifact import ArtifactUnusable, canonical_json, read_document, verify
-from app.scorers.onnx import ENCODER, GRAPH, HEAD, TOKENIZER
+from app.scorers.onnx import HEAD
+from app.scorers.onnx_encoder import ENCODER, GRAPH, TOKENIZER
 
 CLASSIFIER: Final = "classifier.json"
 EXAMPLE: Final = "classify.py"

@@ -95,18 +95,18 @@ class Runtime:
             scorer_is_here = release.artifact_digest is None or release.artifact_digest in self._scorers
             return scorer_is_here and (not release.rules or rules in self._rule_sets)
 
-    def swap(self, release: Release, *, still_wanted: Callable[[], bool] = lambda: True) -> bool:
+    def swap(self, release: Release, *, may_serve: Callable[[], bool] = lambda: True) -> bool:
         """Load, prove and warm what the release names while the old one serves, then switch.
 
-        Loading may take long, and other flips may come meanwhile: `still_wanted` is asked right before the switch, and
-        an epoch never replaces a later one. False: nothing was switched for one of these reasons.
+        Loading may take long, and other flips may come meanwhile: `may_serve` is asked right before the switch, and an
+        epoch never replaces a later one. False: nothing was switched for one of these reasons.
 
         Raises:
             LoadFailed: nothing was switched.
         """
         was_here = self.has(release)
         loaded = Loaded(release, self._tiers(release))
-        if not still_wanted():
+        if not may_serve():
             return False
         with self._switching:
             if _is_overtaken(self._loaded.get(release.state.name), release):

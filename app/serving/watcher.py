@@ -20,6 +20,10 @@ REPORT_SECONDS = 5.0
 # While flips are announced, polls are only the net below. A flip whose announcement was lost is seen within a second.
 CALM_FACTOR = 3.0
 LONGEST_CALM_SECONDS = 0.6
+# What was overtaken while it loaded is served until the next is loaded, if it was the wanted one so lately: half of the
+# second after which nobody may be answered by what is over. Otherwise flips that come faster than a load takes would
+# keep a service on its old version for as long as they come.
+OVERTAKEN_SECONDS = 0.5
 # How long a start, and a request for a domain that is not known yet, wait for models that load.
 START_PATIENCE_SECONDS = 60.0
 PATIENCE_SECONDS = 5.0
@@ -32,6 +36,16 @@ class Failed:
     release: Release
     moment: float
     pause_seconds: float
+
+
+@dataclass(slots=True)
+class Load:
+    """A release that a thread loads, and when it was last seen to be the wanted one."""
+
+    release: Release
+    wanted_at: float
+    thread: threading.Thread
+    finished: bool = False
 
 
 class Watcher:
@@ -61,7 +75,7 @@ class Watcher:
         self._failed: dict[str, Failed] = {}
         self._errors: dict[str, str] = {}
         self._reported: dict[str, float] = {}
-        self._loading: dict[str, tuple[threading.Thread, Release]] = {}
+        self._loading: dict[str, Load] = {}
         self._looking = threading.Lock()
         self._stopping = False
         self._wake = threading.Event()
@@ -90,11 +104,11 @@ class Watcher:
             logger.warning("the database does not answer (%s): what was served last serves", type(error).__name__)
             for release in releases:
                 self._swap(release, known=True)
-        for thread, release in list(self._loading.values()):
-            if thread.is_alive() and self._runtime.find(release.state.name) is None:
+        for load in list(self._loading.values()):
+            if not load.finished and self._runtime.find(load.release.state.name) is None:
                 # A store that is slow: the domain is there, and its questions are logged meanwhile.
-                self._errors[release.state.name] = "its version is still being loaded"
-                self._runtime.answer_without_model(release)
+                self._errors[load.release.state.name] = "its version is still being loaded"
+                self._runtime.answer_without_model(load.release)
         self._thread.start()
 
     def stop(self) -> None:
@@ -115,7 +129,7 @@ class Watcher:
             self.seen_at = time.monotonic()
             for state in states:
                 self._compare(state)
-            loading = [thread for thread, _ in self._loading.values()]
+            loading = [load.thread for load in self._loading.values()]
         deadline = time.monotonic() + patience_seconds
         for thread in loading:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -136,12 +150,14 @@ class Watcher:
             self._say(failed.release, self._errors.get(state.name), corrupt=False, at_once=False)
         elif not self._is_loading(state.name):
             self._begin(state)
-        elif loaded is not None:
-            # However long it takes: who says nothing counts as gone.
-            self._say(loaded.release, None, corrupt=False, at_once=False)
+        else:
+            self._look_past(self._loading[state.name], state)
+            if loaded is not None:
+                # However long it takes: who says nothing counts as gone.
+                self._say(loaded.release, None, corrupt=False, at_once=False)
 
     def _is_loading(self, name: str) -> bool:
-        if name in self._loading and not self._loading[name][0].is_alive():
+        if name in self._loading and self._loading[name].finished:
             del self._loading[name]
         return name in self._loading
 
@@ -151,42 +167,65 @@ class Watcher:
             self._swap(release)
             return
         thread = threading.Thread(target=self._load, args=(release,), name=f"load {state.name}", daemon=True)
-        self._loading[state.name] = (thread, release)
+        self._loading[state.name] = Load(release, time.monotonic(), thread)
         thread.start()
+
+    def _look_past(self, load: Load, state: DomainState) -> None:
+        """What is wanted while something loads: that, or what is in memory and need not wait for it, as a way back."""
+        if load.release.state == state:
+            load.wanted_at = time.monotonic()
+        elif self._runtime.has(wanted := self._release(state.domain_id)):
+            self._swap(wanted)
 
     def _load(self, release: Release) -> None:
         try:
             self._swap(release)
         except Exception as error:  # The edge of the thread: the next look begins again.
             logger.warning("domain %s was not swapped: %s", release.state.name, type(error).__name__)
+        finally:
+            load = self._loading.get(release.state.name)
+            if load is not None and load.thread is threading.current_thread():
+                # Said by hand: whoever is woken here finds the thread alive for a moment, and would wait a whole poll.
+                load.finished = True
+            self._wake.set()
 
-    def _is_wanted(self, release: Release) -> bool:
-        """Whether no other flip came while it was loading; the last that is known, when the database is away now."""
+    def _may_serve(self, release: Release) -> bool:
+        """Whether what was loaded is wanted still, as far as is known when the database is away now, or nearly so."""
         with suppress(Exception):
-            return any(state == release.state for state in self._states())
+            if any(state == release.state for state in self._states()):
+                return True
+            if self._runtime.has(self._release(release.state.domain_id)):
+                return False
+            load = self._loading.get(release.state.name)
+            return load is not None and time.monotonic() - load.wanted_at < OVERTAKEN_SECONDS
         return True
 
     def _swap(self, release: Release, *, known: bool = False) -> None:
         """`known`: what is wanted was read a moment ago, or cannot be read."""
         state, known = release.state, known or self._runtime.has(release)
         try:
-            swapped = self._runtime.swap(release, still_wanted=lambda: known or self._is_wanted(release))
+            swapped = self._runtime.swap(release, may_serve=lambda: known or self._may_serve(release))
         except LoadFailed as error:
-            logger.warning("domain %s keeps its version: %s", state.name, error)
-            if self._runtime.find(state.name) is None:
-                self._runtime.answer_without_model(release)
-            self._failed[state.name] = Failed(release, time.monotonic(), self._pause(release, error))
-            self._errors[state.name] = str(error)
-            self._say(release, str(error), corrupt=error.corrupt, at_once=True)
+            self._note(release, error)
             return
         self._failed.pop(state.name, None)
-        if not swapped:
-            # There is a newer one: look again, without waiting for the next poll.
-            self._wake.set()
+        if swapped:
+            self._errors.pop(state.name, None)
+            logger.info("domain %s serves %s, epoch %d", state.name, release.version, state.epoch)
+            self._say(release, None, corrupt=False, at_once=True)
+
+    def _note(self, release: Release, error: LoadFailed) -> None:
+        name, serving = release.state.name, self._runtime.find(release.state.name)
+        logger.warning("domain %s keeps its version: %s", name, error)
+        self._say(release, str(error), corrupt=error.corrupt, at_once=True)
+        if serving is not None and serving.release.state.epoch > release.state.epoch:
+            # A fact about a version that is over by now; this process serves what it should.
+            self._say(serving.release, None, corrupt=False, at_once=True)
             return
-        self._errors.pop(state.name, None)
-        logger.info("domain %s serves %s, epoch %d", state.name, release.version, state.epoch)
-        self._say(release, None, corrupt=False, at_once=True)
+        if serving is None:
+            self._runtime.answer_without_model(release)
+        self._failed[name] = Failed(release, time.monotonic(), self._pause(release, error))
+        self._errors[name] = str(error)
 
     def _pause(self, release: Release, error: LoadFailed) -> float:
         if error.corrupt:

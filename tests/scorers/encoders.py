@@ -21,7 +21,8 @@ from app.scorers.artifact import (
     write_out_of_fold,
     write_references,
 )
-from app.scorers.onnx import INPUTS, OUTPUT, EncoderSettings, OnnxModel, OnnxScorer, read_model, write_model
+from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
+from app.scorers.onnx_encoder import INPUTS, OUTPUT, EncoderSettings, OnnxEncoder
 from trainer.logistic import fit_temperature, softmax
 
 DIMENSION = 32
@@ -154,8 +155,7 @@ def write_artifact(
     label_ids = tuple(sorted({label for *_, label in examples}))
     told = settings(alone=alone)
     content = graph(weights(seed), neighbours=neighbours).SerializeToString()
-    blank = {"weights": np.zeros((DIMENSION, 1), np.float32), "bias": np.zeros(1, np.float32)}
-    encoder = OnnxScorer(OnnxModel(told, content, tokenizer(), blank), (0,), 1.0)
+    encoder = OnnxEncoder(told, content, tokenizer())
     embeddings = encoder.embed([text for _, text, _ in examples])
     targets = np.array([label_ids.index(label) for *_, label in examples], dtype=np.int64)
     fitted = LogisticRegression(C=20.0, max_iter=500).fit(embeddings, targets)
@@ -173,7 +173,7 @@ def write_artifact(
     text_ids = np.array([text_id for text_id, *_ in examples], dtype=np.int64)
     write_out_of_fold(folder, OutOfFold(text_ids, np.array(label_ids)[targets], softmax(logits, temperature)))
     (folder / LINEAGE).write_bytes(canonical_json({"text_ids": text_ids.tolist()}))
-    write_references(folder, OnnxScorer(read_model(folder), label_ids, temperature), references)
+    write_references(folder, OnnxScorer.of(read_model(folder), label_ids, temperature), references)
     return seal(
         folder,
         {

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +13,17 @@ import numpy as np
 import pytest
 
 from app.scorers import load_scorer
-from app.scorers.artifact import ArtifactCorrupt, check_reference_answers, digest, read_manifest, verify
-from app.scorers.onnx import ENCODER, GRAPH, HEAD, TOKENIZER, OnnxModel, OnnxScorer, read_model, write_model
+from app.scorers.artifact import (
+    MANIFEST,
+    ArtifactCorrupt,
+    canonical_json,
+    check_reference_answers,
+    digest,
+    read_manifest,
+    verify,
+)
+from app.scorers.onnx import HEAD, OnnxModel, OnnxScorer, read_model, write_model
+from app.scorers.onnx_encoder import ENCODER, GRAPH, TOKENIZER
 from tests.scorers.encoders import (
     DIMENSION,
     LETTERS,
@@ -47,7 +57,7 @@ def model(encoder: Path) -> OnnxModel:
 
 
 def scorer_of(model: OnnxModel, labels: int = 3, **options: int) -> OnnxScorer:
-    return OnnxScorer(model, tuple(range(1, labels + 1)), 1.0, **options)
+    return OnnxScorer.of(model, tuple(range(1, labels + 1)), 1.0, **options)
 
 
 def test_embeddings_are_those_that_numpy_computes(encoder: Path) -> None:
@@ -162,7 +172,7 @@ def test_a_dropped_scorer_is_freed_at_once(model: OnnxModel) -> None:
     try:
         scorer = scorer_of(model)
         scorer.probabilities(["退货"])
-        session, itself = weakref.ref(scorer._session), weakref.ref(scorer)
+        session, itself = weakref.ref(scorer._encoder._session), weakref.ref(scorer)
         del scorer
         assert session() is None
         assert itself() is None
@@ -174,15 +184,45 @@ def test_versions_on_one_encoder_share_it_until_the_last_is_dropped(model: OnnxM
     first = scorer_of(model)
     other_head = {name: -array for name, array in model.head.items()}
     second = scorer_of(replace(model, head=other_head))
-    assert second._session is first._session
+    assert second._encoder._session is first._encoder._session
     assert not np.allclose(first.probabilities(["退货"]), second.probabilities(["退货"]))
-    session = weakref.ref(first._session)
+    session = weakref.ref(first._encoder._session)
     answers = second.probabilities(["退货"])
     del first
     assert session() is not None
     np.testing.assert_array_equal(second.probabilities(["退货"]), answers)
     del second
     assert session() is None
+
+
+def test_a_version_on_an_open_encoder_loads_without_reading_it(encoder: Path, model: OnnxModel, tmp_path: Path) -> None:
+    """A verified artifact whose graph has the hash of one that is open: only its head is read."""
+    later = tmp_path / "later"
+    shutil.copytree(encoder, later)
+    write_model(later, replace(model, head={name: -array for name, array in model.head.items()}))
+    (later / GRAPH).unlink()
+    (later / TOKENIZER).unlink()
+    with pytest.raises(ArtifactCorrupt, match="missing"):
+        OnnxScorer.load(later)
+
+    first = OnnxScorer.load(encoder)
+    second = OnnxScorer.load(later)
+
+    assert second._encoder is first._encoder
+    assert not np.allclose(first.probabilities(["退货"]), second.probabilities(["退货"]))
+
+
+def test_a_manifest_that_names_no_graph_finds_no_open_encoder(encoder: Path, tmp_path: Path) -> None:
+    first = OnnxScorer.load(encoder)
+    bare = tmp_path / "bare"
+    shutil.copytree(encoder, bare)
+    manifest = json.loads((bare / MANIFEST).read_bytes())
+    del manifest["files"][GRAPH]
+    (bare / MANIFEST).write_bytes(canonical_json(manifest))
+    (bare / GRAPH).write_bytes(b"no graph")
+    with pytest.raises(ArtifactCorrupt):
+        OnnxScorer.load(bare)
+    assert first.probabilities(["退货"]).shape == (1, 3)
 
 
 def test_what_differs_in_bytes_settings_or_threads_is_another_encoder(model: OnnxModel) -> None:
@@ -192,7 +232,7 @@ def test_what_differs_in_bytes_settings_or_threads_is_another_encoder(model: Onn
         scorer_of(replace(model, settings=replace(model.settings, max_length=model.settings.max_length - 1))),
         scorer_of(model, threads=2),
     ]
-    assert len({id(one._session) for one in (first, *others)}) == 4
+    assert len({id(one._encoder._session) for one in (first, *others)}) == 4
 
 
 # What is no encoder.

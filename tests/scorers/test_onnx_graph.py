@@ -9,17 +9,15 @@ import pytest
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from app.scorers.artifact import ArtifactCorrupt
-from app.scorers.onnx import OnnxModel, OnnxScorer
+from app.scorers.onnx_encoder import OnnxEncoder
 from app.scorers.onnx_graph import MOST_PARTS, check_graph
-from tests.scorers.encoders import DIMENSION, graph, settings, tokenizer, weights
+from tests.scorers.encoders import graph, settings, tokenizer, weights
 
-HEAD = {"weights": np.zeros((DIMENSION, 2), np.float32), "bias": np.zeros(2, np.float32)}
 GOOD = graph(weights()).SerializeToString()
 
 
-def load(content: bytes) -> OnnxScorer:
-    check_graph(content)
-    return OnnxScorer(OnnxModel(settings(), content, tokenizer(), HEAD), (1, 2), 1.0)
+def load(content: bytes) -> OnnxEncoder:
+    return OnnxEncoder(settings(), content, tokenizer())
 
 
 def elsewhere(tensor: TensorProto, location: str = "/etc/passwd") -> None:

@@ -252,7 +252,7 @@ def test_release_that_nobody_wants_any_more_is_not_switched_to_but_kept(
     other_artifact.installed_in(store)
     wanted = release(other_artifact, epoch=2)
     assert not runtime.has(wanted)
-    assert not runtime.swap(wanted, still_wanted=lambda: False)
+    assert not runtime.swap(wanted, may_serve=lambda: False)
     assert runtime.find("default").release.state.epoch == 1  # type: ignore[union-attr]
     assert runtime.has(wanted)
 

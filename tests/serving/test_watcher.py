@@ -352,6 +352,92 @@ def test_flip_that_comes_while_another_loads_wins_and_the_overtaken_one_never_se
     assert runtime.find("default").release.version == "default-v3"  # type: ignore[union-attr]
 
 
+def test_going_back_to_what_is_in_memory_does_not_wait_for_a_load(
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact
+) -> None:
+    """The way back from a bad version, whose artifact may take minutes to come."""
+    slow.open.set()
+    runtime = Runtime(slow)
+    wanted = Wanted(release(artifact))
+    watcher = _watch(runtime, wanted)
+    watcher.look()
+    slow.open.clear()
+    wanted.releases = [release(other_artifact, epoch=2, version="default-v2")]
+    watcher.look(patience_seconds=0)
+    wanted.releases = [release(artifact, epoch=3, version="default-v3")]
+    watcher.look(patience_seconds=0)
+    assert runtime.find("default").release.version == "default-v3"  # type: ignore[union-attr]
+    assert wanted.reports[-1] == ("default", 3, None, False)
+    slow.open.set()
+    watcher.look()
+    assert runtime.find("default").release.version == "default-v3"  # type: ignore[union-attr]
+
+
+def test_load_that_fails_after_it_was_overtaken_is_no_error_of_what_serves(
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.open.set()
+    runtime = Runtime(slow)
+    wanted = Wanted(release(artifact))
+    watcher = _watch(runtime, wanted)
+    watcher.look()
+    slow.open.clear()
+    shutil.rmtree(slow.folder / other_artifact.digest)
+    wanted.releases = [release(other_artifact, epoch=2, version="default-v2")]
+    watcher.look(patience_seconds=0)
+    wanted.releases = [release(artifact, epoch=3, version="default-v3")]
+    watcher.look(patience_seconds=0)
+    slow.open.set()
+    _until(lambda: len(wanted.reports) == 4)
+    assert [(epoch, error is None, corrupt) for _, epoch, error, corrupt in wanted.reports] == [
+        (1, True, False),
+        (3, True, False),
+        (2, False, True),
+        (3, True, False),
+    ]
+    assert watcher.errors == {}
+
+
+class Lingering(threading.Event):
+    """Whoever is woken by it finds the thread that woke alive for a while."""
+
+    def set(self) -> None:
+        super().set()
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("patience", "served"), [(60.0, ["default-v2", "default-v3"]), (0.0, ["default-v3"])])
+def test_what_was_overtaken_while_it_loaded_serves_meanwhile_only_if_it_was_wanted_lately(
+    slow: SlowStore,
+    artifact: Artifact,
+    other_artifact: Artifact,
+    third_artifact: Artifact,
+    stopped: list[Watcher],
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float,
+    served: list[str],
+) -> None:
+    """Flips that come faster than a load takes must not keep a service on its old version for ever."""
+    monkeypatch.setattr(watching, "OVERTAKEN_SECONDS", patience)
+    third_artifact.installed_in(slow.folder)
+    slow.open.set()
+    runtime = Runtime(slow)
+    wanted = Wanted(release(artifact))
+    watcher = _watch(runtime, wanted, poll_seconds=600)
+    watcher._wake = Lingering()
+    stopped.append(watcher)
+    watcher.start()
+    slow.open.clear()
+    wanted.releases = [release(other_artifact, epoch=2, version="default-v2")]
+    watcher.look(patience_seconds=0)
+    wanted.releases = [release(third_artifact, epoch=3, version="default-v3")]
+    slow.open.set()
+    # Without a poll: the end of a load looks for what came meanwhile.
+    _until(lambda: runtime.find("default").release.version == "default-v3")  # type: ignore[union-attr]
+    _until(lambda: wanted.reports[-1][1] == 3)
+    assert [f"default-v{epoch}" for _, epoch, *_ in wanted.reports[1:]] == served
+
+
 def test_store_out_of_reach_is_tried_again_soon_and_then_seldom_and_the_version_is_not_blamed(
     slow: SlowStore, artifact: Artifact, other_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

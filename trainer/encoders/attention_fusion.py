@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.scorers.onnx import INPUTS
+from app.scorers.onnx_encoder import INPUTS
 from trainer.encoders.onnx_outline import Outline, keep_what_is_used
 
 # What is added to the score of a token that is padding: its share becomes 0.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.intent.arrays import FloatArray, IntArray
 from app.intent.evaluation import macro_f1
 from app.scorers.artifact import ArtifactCorrupt
-from app.scorers.onnx import EncoderSettings, OnnxModel, OnnxScorer
+from app.scorers.onnx_encoder import EncoderSettings, OnnxEncoder
 from trainer.encoders.quantisation import PRECISIONS, CannotQuantise, Served, fused, quantise
 
 # In shares of 1: three tenths of a point.
@@ -43,14 +43,13 @@ class Encoding:
     max_length: int
     dimension: int
 
-    def scorer(self, served: Served) -> OnnxScorer:
-        """A scorer of this graph, as it will serve, for its embeddings alone.
+    def encoder(self, served: Served) -> OnnxEncoder:
+        """This graph as it will serve.
 
         Raises:
-            ArtifactCorrupt: the scorer refuses the graph.
+            ArtifactCorrupt: it cannot be served.
         """
-        bare = {"weights": np.zeros((self.dimension, 1), np.float32), "bias": np.zeros(1, np.float32)}
-        return OnnxScorer(OnnxModel(self.settings(served), served.graph, self.tokenizer, bare), (0,), 1.0)
+        return OnnxEncoder(self.settings(served), served.graph, self.tokenizer)
 
     def settings(self, served: Served) -> EncoderSettings:
         """How this graph is to be asked."""
@@ -119,7 +118,7 @@ def choose(
     """
     check = _Check.of(texts, targets, fit)
     exact = Served(graph, alone=False, precision="fp32")
-    anchor = encoding.scorer(exact)
+    anchor = encoding.encoder(exact)
     report(0.0, "checking fp32")
     expected = check.answers(anchor)
     joined = fused(graph, max_length=encoding.max_length)
@@ -130,11 +129,11 @@ def choose(
         report(number / (len(precisions) + 1), f"checking {precision}")
         try:
             served = quantise(joined, precision)
-            scorer = encoding.scorer(served)
+            encoder = encoding.encoder(served)
         except (CannotQuantise, ArtifactCorrupt):
             continue
-        found = check.figures(scorer, served, expected)
-        speed[precision] = check.speed(anchor, scorer)
+        found = check.figures(encoder, served, expected)
+        speed[precision] = check.speed(anchor, encoder)
         figures.append(found)
         if found.passes:
             chosen = served
@@ -185,14 +184,14 @@ class _Check:
         rows = order[np.linspace(0, len(order) - 1, min(len(order), MOST_CHECKED)).astype(np.int64)]
         return cls([texts[row] for row in rows], targets[rows], np.arange(len(rows)) % FOLDS, fit)
 
-    def answers(self, scorer: OnnxScorer) -> IntArray:
+    def answers(self, encoder: OnnxEncoder) -> IntArray:
         """The label that heads fitted on the other folds give each text."""
-        return self._answers(scorer.embed(self.texts))
+        return self._answers(encoder.embed(self.texts))
 
-    def figures(self, scorer: OnnxScorer, served: Served, expected: IntArray) -> Figures:
-        embeddings = scorer.embed(self.texts)
+    def figures(self, encoder: OnnxEncoder, served: Served, expected: IntArray) -> Figures:
+        embeddings = encoder.embed(self.texts)
         answers = self._answers(embeddings)
-        difference, flips = self._company(scorer, self.fit(embeddings, self.targets, self._n_labels))
+        difference, flips = self._company(encoder, self.fit(embeddings, self.targets, self._n_labels))
         reached, needed = macro_f1(self.targets, answers), macro_f1(self.targets, expected) - MOST_LOSS
         return Figures(
             precision=served.precision,
@@ -205,12 +204,12 @@ class _Check:
             bytes=len(served.graph),
         )
 
-    def speed(self, anchor: OnnxScorer, scorer: OnnxScorer) -> Mapping[str, float]:
+    def speed(self, anchor: OnnxEncoder, encoder: OnnxEncoder) -> Mapping[str, float]:
         """How many times as fast as the anchor: the median over rounds in which both are asked the same."""
         few = self._mixed()[: _TIMED * TOGETHER]
         found = {}
         for size, batches in ((1, [[text] for text in few[:_TIMED]]), (TOGETHER, [few[:TOGETHER]])):
-            ratios = [_seconds(anchor, batches) / _seconds(scorer, batches) for _ in range(_ROUNDS)]
+            ratios = [_seconds(anchor, batches) / _seconds(encoder, batches) for _ in range(_ROUNDS)]
             found[f"batch_{size}"] = round(statistics.median(ratios), 2)
         return found
 
@@ -226,12 +225,12 @@ class _Check:
             answers[~inside] = judge(embeddings[~inside]).argmax(axis=1)
         return answers
 
-    def _company(self, scorer: OnnxScorer, judge: Judge) -> tuple[float, int]:
+    def _company(self, encoder: OnnxEncoder, judge: Judge) -> tuple[float, int]:
         """Between each text alone and in a batch: the largest difference of a probability, and labels that differ."""
         asked = self._mixed()[:MOST_PAIRED]
-        alone = judge(np.vstack([scorer.embed([text]) for text in asked]))
+        alone = judge(np.vstack([encoder.embed([text]) for text in asked]))
         batches = [asked[first : first + TOGETHER] for first in range(0, len(asked), TOGETHER)]
-        together = judge(np.vstack([scorer.embed(batch) for batch in batches]))
+        together = judge(np.vstack([encoder.embed(batch) for batch in batches]))
         flips = int((alone.argmax(axis=1) != together.argmax(axis=1)).sum())
         return float(np.abs(alone - together).max()), flips
 
@@ -240,9 +239,9 @@ class _Check:
         return [self.texts[row] for row in np.random.default_rng(0).permutation(len(self.texts))]
 
 
-def _seconds(scorer: OnnxScorer, batches: Sequence[Sequence[str]]) -> float:
+def _seconds(encoder: OnnxEncoder, batches: Sequence[Sequence[str]]) -> float:
     """Of this thread's own time, which other processes on the machine do not add to."""
     started = time.thread_time()
     for batch in batches:
-        scorer.embed(batch)
+        encoder.embed(batch)
     return max(time.thread_time() - started, 1e-9)

@@ -14,6 +14,7 @@ from app.intent.arrays import FloatArray, IntArray
 from app.intent.scope import Scope
 from app.scorers.artifact import seal, write_references
 from app.scorers.onnx import OnnxModel, OnnxScorer, read_model, write_model
+from app.scorers.onnx_encoder import OnnxEncoder, shared_encoder
 from trainer.encoders.served_encoder import ServedEncoder
 from trainer.logistic import softmax
 from trainer.material import Material, facts_of, write_evidence
@@ -39,16 +40,13 @@ class FittedHead:
     temperature: float
 
 
-def encoder_alone(encoder: ServedEncoder) -> OnnxScorer:
+def encoder_alone(encoder: ServedEncoder) -> OnnxEncoder:
     """The encoder by itself, to be asked for embeddings by the code that will serve it.
 
     Raises:
         ArtifactCorrupt: graph, tokenizer and settings do not belong together.
     """
-    dimension = encoder.settings.dimension
-    blank = {"weights": np.zeros((dimension, 1), np.float32), "bias": np.zeros(1, np.float32)}
-    settings = replace(encoder.settings, head="linear")
-    return OnnxScorer(OnnxModel(settings, encoder.graph, encoder.tokenizer, blank), (0,), 1.0)
+    return shared_encoder(encoder.settings, encoder.graph, encoder.tokenizer)
 
 
 def write_onnx_artifact(
@@ -71,7 +69,7 @@ def write_onnx_artifact(
     write_model(out, OnnxModel(settings, encoder.graph, encoder.tokenizer, head.arrays, scope))
     write_evidence(out, material, softmax(head.logits, head.temperature), head.rows, trained_on=trained_on)
     # The recorded answers come from the files as they lie there, through the scorer that will serve them.
-    scorer = OnnxScorer(read_model(out), material.label_ids, head.temperature)
+    scorer = OnnxScorer.of(read_model(out), material.label_ids, head.temperature)
     write_references(out, scorer, spec.references)
     facts = facts_of(spec, material, config, head.temperature, LIBRARIES)
     facts |= {"scorer": "onnx", "encoder": dict(encoder.facts), "training": dict(training)}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.scorers.onnx import INPUTS, OUTPUT
+from app.scorers.onnx_encoder import INPUTS, OUTPUT
 from trainer.encoders.backbone import Backbone, quiet
 from trainer.spec import SpecInvalid
 

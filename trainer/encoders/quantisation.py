@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.scorers.artifact import ArtifactCorrupt
-from app.scorers.onnx import INPUTS, OUTPUT
+from app.scorers.onnx_encoder import INPUTS, OUTPUT
 from app.scorers.onnx_graph import check_graph
 from trainer.encoders.attention_fusion import forget_padding, fuse_attention
 from trainer.encoders.integer_products import use_integers

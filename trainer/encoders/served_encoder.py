@@ -12,7 +12,7 @@ from typing import Any
 
 from app.artifacts.training_cache import ENCODERS
 from app.scorers.artifact import ArtifactCorrupt, canonical_json, read_content, read_document
-from app.scorers.onnx import ENCODER, GRAPH, TOKENIZER, EncoderSettings
+from app.scorers.onnx_encoder import ENCODER, GRAPH, TOKENIZER, EncoderSettings
 from trainer.material import base_of
 from trainer.spec import Progress, Spec
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.intent.arrays import IntArray
-from app.scorers.onnx import EncoderSettings
+from app.scorers.onnx_encoder import EncoderSettings
 from trainer.encoders.backbone import Backbone
 from trainer.encoders.graph_choice import Encoding, choose, fit_regression
 from trainer.encoders.onnx_export import export_graph

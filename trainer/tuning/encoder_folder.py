@@ -20,7 +20,8 @@ from app.scorers.artifact import (
     read_manifest,
     read_out_of_fold,
 )
-from app.scorers.onnx import HEAD, HEADS, MAX_TOKENIZER_BYTES, TOKENIZER
+from app.scorers.onnx import HEAD, HEADS
+from app.scorers.onnx_encoder import MAX_TOKENIZER_BYTES, TOKENIZER
 from trainer.encoders.backbone import Backbone, load_encoder, quiet
 from trainer.encoders.pooling import MODES, Pooling
 from trainer.heads.linear_head import LinearHead

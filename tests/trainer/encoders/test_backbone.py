@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.scorers.onnx import EncoderSettings, OnnxModel, OnnxScorer
+from app.scorers.onnx_encoder import EncoderSettings, OnnxEncoder
 from tests.pretrained import DIMENSION, NORMALIZE, as_sentence_transformers, bert, qwen
 from trainer.encoders.backbone import load_backbone, padded
 from trainer.encoders.onnx_export import export_graph
@@ -52,9 +52,8 @@ def test_the_export_answers_as_torch_does_and_is_the_same_each_time(tmp_path, ma
 
     graph = export_graph(backbone)
 
-    head = {"weights": np.zeros((DIMENSION, 1), np.float32), "bias": np.zeros(1, np.float32)}
     settings = EncoderSettings(24, DIMENSION, alone=False, precision="fp32")
-    served = OnnxScorer(OnnxModel(settings, graph, backbone.tokenizer, head), (0,), 1.0)
+    served = OnnxEncoder(settings, graph, backbone.tokenizer)
     assert served.embed(TEXTS) == pytest.approx(backbone.embed(TEXTS), abs=1e-5)
     assert graph == export_graph(load_backbone(tmp_path, max_length=24))
 

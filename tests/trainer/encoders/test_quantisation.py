@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from app.scorers.onnx import INPUTS, OnnxScorer
+from app.scorers.onnx_encoder import INPUTS, OnnxEncoder
 from app.scorers.onnx_graph import check_graph
 from tests.pretrained import DIMENSION, bert, qwen
 from trainer.encoders import integer_products
@@ -28,8 +28,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes,
     return {name: (export_graph(backbone), backbone.tokenizer) for name, backbone in loaded.items()}
 
 
-def scorer(served: Served, tokenizer: bytes) -> OnnxScorer:
-    return Encoding(tokenizer, MAX_LENGTH, DIMENSION).scorer(served)
+def served_by(served: Served, tokenizer: bytes) -> OnnxEncoder:
+    return Encoding(tokenizer, MAX_LENGTH, DIMENSION).encoder(served)
 
 
 def kinds(graph: bytes) -> list[str]:
@@ -49,7 +49,7 @@ def test_an_encoders_attention_becomes_one_operator_with_the_same_answers(export
 
     assert kinds(rewritten).count("MultiHeadAttention") == kinds(graph).count("Softmax") > 0
     assert "Softmax" not in kinds(rewritten)
-    before, after = (scorer(Served(g, False, "fp32"), tokenizer).embed(TEXTS) for g in (graph, rewritten))
+    before, after = (served_by(Served(g, False, "fp32"), tokenizer).embed(TEXTS) for g in (graph, rewritten))
     assert after == pytest.approx(before, abs=1e-5)
 
 
@@ -86,8 +86,8 @@ def test_an_attention_that_looks_alike_but_answers_otherwise_is_left_as_it_is(ex
 @pytest.mark.parametrize("base", ["encoder", "decoder"])
 def test_a_text_has_the_same_embedding_in_any_company(exported, base, precision):
     graph, tokenizer = exported[base]
-    asked = scorer(quantise(fused(graph, max_length=MAX_LENGTH), precision), tokenizer)
-    exact = scorer(Served(graph, False, "fp32"), tokenizer).embed(TEXTS)
+    asked = served_by(quantise(fused(graph, max_length=MAX_LENGTH), precision), tokenizer)
+    exact = served_by(Served(graph, False, "fp32"), tokenizer).embed(TEXTS)
 
     together = asked.embed(TEXTS)
 
@@ -160,7 +160,7 @@ def test_a_large_table_of_embeddings_is_kept_in_eight_bits(exported, monkeypatch
     smaller = quantise(graph, "int8")
 
     assert len(smaller.graph) < len(plain.graph)
-    ours, theirs = (scorer(served, tokenizer).embed(TEXTS) for served in (smaller, plain))
+    ours, theirs = (served_by(served, tokenizer).embed(TEXTS) for served in (smaller, plain))
     assert likeness(ours, theirs) > 0.99
 
 
