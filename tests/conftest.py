@@ -46,6 +46,7 @@ LONG = (
     "tests/trainer/test_by_hand.py",
     "tests/trainer/test_encoder.py",
     "tests/trainer/test_head.py",
+    "tests/trainer/test_imported.py",
 )
 # The loop closes by real processes here, as `make test` is to see it too.
 NOT_LONG = ("tests/journeys/test_loop.py",)

@@ -10,19 +10,20 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from app.artifacts.base_models import BaseModelUnusable, describe
+from app.artifacts.base_models import BaseModelUnusable, classifier_labels, describe
 from app.intent.masking import mask
 from app.intent.taxonomy import SEPARATOR, taxonomy_digest
 from app.intent.text import MaskedText, TextEmpty, TextTooLong, clean, text_hash
 from app.scorers.artifact import MANIFEST, ArtifactCorrupt, canonical_json, read_manifest
 from trainer.encoder import prepare_torch, train_from
 from trainer.encoders.backbone import load_backbone
+from trainer.encoders.classifier import load_classifier
 from trainer.heads.linear_head import fitted_head
 from trainer.spec import Base, Example, Label, Spec, SpecInvalid, read_config
 from trainer.tuning.encoder_config import EncoderConfig
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _train(options: argparse.Namespace, new: Sequence[_Row], old: Sequence[_Row], config: EncoderConfig) -> str:
-    known = _known_labels(options.model_path)
+    earlier = _labels_of_artifact(options.model_path)
+    known = earlier or _labels_of_classifier(options.model_path, {row.label for row in (*new, *old)})
     # What is in both files is taken from the new one: someone labelled it again.
     again = {row.text_id for row in new}
     rows = [*new, *(row for row in old if row.text_id not in again)]
@@ -100,9 +102,9 @@ def _train(options: argparse.Namespace, new: Sequence[_Row], old: Sequence[_Row]
         items_digest=_items_digest(examples),
         base=Base(options.model_path.name, options.model_path),
     )
-    start = read_parent(options.model_path) if known else _start(options.model_path, spec, config)
-    if known and start is None:
-        raise SpecInvalid(f"the artifact in {options.model_path.name} was not written by the recipe 'encoder'")
+    start = read_parent(options.model_path) if earlier else _start(options.model_path, spec, config, known)
+    if earlier and start is None:
+        raise SpecInvalid(f"the artifact in {options.model_path.name} holds no encoder that can be trained further")
     out: Path = options.output_path
     out.mkdir(parents=True, exist_ok=True)
     listed = [{"id": label.id, "path": label.path} for label in labels]
@@ -110,7 +112,7 @@ def _train(options: argparse.Namespace, new: Sequence[_Row], old: Sequence[_Row]
     return train_from(start, spec, config, out, _print_progress).digest
 
 
-def _known_labels(folder: Path) -> dict[str, int]:
+def _labels_of_artifact(folder: Path) -> dict[str, int]:
     """The labels of an earlier output, by path; none where the folder is a model of another make."""
     if not (folder / MANIFEST).is_file():
         return {}
@@ -121,23 +123,36 @@ def _known_labels(folder: Path) -> dict[str, int]:
     return dict(zip(manifest.label_paths, manifest.label_ids, strict=True))
 
 
-def _start(folder: Path, spec: Spec, config: EncoderConfig) -> Start | None:
-    """A model without our head, with one that is fitted to the old texts as they are embedded now.
+def _labels_of_classifier(folder: Path, asked: Collection[str]) -> dict[str, int]:
+    """The labels of a checkpoint that classifies, by path; none where it does not, or not by any label of the files."""
+    try:
+        names = classifier_labels(folder)
+    except BaseModelUnusable:
+        return {}
+    return {name: number for number, name in enumerate(names, 1)} if set(names) & set(asked) else {}
 
-    None without two labels of old texts: then there is nothing to go on from, and a first version is trained.
+
+def _start(folder: Path, spec: Spec, config: EncoderConfig, known: Mapping[str, int]) -> Start | None:
+    """A model of another make: with its own head where it classifies by `known`, its labels in their order.
+
+    Else with a head that is fitted to the old texts as they are embedded now. None without two labels of old texts:
+    then there is nothing to go on from, and a first version is trained.
     """
     try:
         base = describe(folder.name, folder)
     except BaseModelUnusable as error:
         raise SpecInvalid(str(error)) from error
     old = [example for example in spec.examples if not example.new]
-    label_ids = sorted({example.label for example in old})
+    label_ids = sorted(known.values() or {example.label for example in old})
     if len(label_ids) < 2:
         return None
-    backbone = load_backbone(folder, max_length=config.max_length)
-    targets = np.searchsorted(label_ids, [example.label for example in old]).astype(np.int64)
-    embeddings = backbone.embed([example.text for example in old])
-    head = fitted_head(embeddings, targets, len(label_ids), label_balance=config.label_balance)
+    if known:
+        backbone, head = load_classifier(folder, max_length=config.max_length)
+    else:
+        backbone = load_backbone(folder, max_length=config.max_length)
+        targets = np.searchsorted(label_ids, [example.label for example in old]).astype(np.int64)
+        embeddings = backbone.embed([example.text for example in old])
+        head = fitted_head(embeddings, targets, len(label_ids), label_balance=config.label_balance)
     return Start(
         backbone=lambda _: backbone,
         head=head,

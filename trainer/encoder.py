@@ -81,10 +81,11 @@ def train_encoder(spec: Spec, config: EncoderConfig, out: Path, report: Progress
 
 def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> Written:
     """As `train_encoder`, from a given start; None is the spec's base."""
-    material = material_of(spec)
+    material = material_of(spec, known=start.label_ids if start is not None else ())
     try:
         new = _new_rows(material, start) if start is not None else np.empty(0, dtype=np.int64)
         if start is None or not len(new):
+            material = material_of(spec)
             trained = _first(spec, config, material, report)
         else:
             trained = _step(spec, config, material, start, new, report)
@@ -205,6 +206,8 @@ def _write(
         trained.held,
         temperature,
     )
+    # Where a label's texts lie is not known without one, and all of them would be taken for unknown.
+    all_have_texts = len(np.unique(material.targets)) == len(material.label_ids)
     write_for_next_step(out, trained.backbone, [example.text_id for example in material.examples], trained.right)
     digest = write_onnx_artifact(
         out,
@@ -214,7 +217,7 @@ def _write(
         head,
         config=asdict(config),
         training=trained.facts,
-        scope=fit_held_out_scope(judged, embeddings, targets, softmax(logits, temperature)),
+        scope=fit_held_out_scope(judged, embeddings, targets, softmax(logits, temperature)) if all_have_texts else None,
     )
     return Written(digest, speed)
 
@@ -228,7 +231,12 @@ def _parent(spec: Spec) -> Start | None:
 
 
 def _new_rows(material: Material, start: Start) -> IntArray:
-    """The texts that neither the start nor a version before it was trained on or judged by."""
+    """The texts that neither the start nor a version before it was trained on or judged by.
+
+    None of a batch that brings nothing new, also where the start knows nothing of what was trained on before.
+    """
+    if not any(example.new for example in material.examples):
+        return np.empty(0, dtype=np.int64)
     return np.array(
         [row for row, example in enumerate(material.examples) if example.text_id not in start.seen], dtype=np.int64
     )

@@ -1,26 +1,31 @@
-"""Take a classifier that was trained elsewhere: its own answers, exported and calibrated on what is labelled here."""
+"""Take a classifier that was trained elsewhere: its own answers, exported and calibrated on what is labelled here.
+
+`encoder` goes on from it: the artifact holds its weights, and the last layer of it is the head.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from app.artifacts.base_models import BaseModelUnusable, classifier_labels, describe
+from app.artifacts.measured import write_measured
 from app.intent.arrays import FloatArray
 from app.scorers.artifact import ArtifactCorrupt
-from app.scorers.onnx_encoder import EncoderSettings
-from trainer.encoders.backbone import quiet, tokenizer_of
+from trainer.encoders.classifier import load_classifier
 from trainer.encoders.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
-from trainer.encoders.onnx_export import export_graph
-from trainer.encoders.served_encoder import ServedEncoder
-from trainer.logistic import fit_temperature
+from trainer.encoders.served_encoder import PRECISIONS
+from trainer.encoders.serving_form import serve
+from trainer.heads.linear_head import LinearHead
+from trainer.logistic import fit_temperature, softmax
 from trainer.material import Material
 from trainer.spec import Example, Progress, Spec, SpecInvalid
+from trainer.tuning.encoder_folder import write_for_next_step
+
+# Of labelled texts, below which the classifier is served as it was exported.
+LEAST_CHECKED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +35,19 @@ class ImportedConfig:
     Args:
         base_model: its name, for people; the spec names the folder.
         max_length: tokens of a text that are read, 8 to 512.
+        precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
     """
 
     base_model: str = ""
     max_length: int = 64
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served."""
         if not 8 <= self.max_length <= 512:
             raise ValueError("max_length must lie between 8 and 512")
-
-
-class Classifier(nn.Module):
-    """A sequence classifier whose logits stand in for an embedding, so that it is served in the form of encoders."""
-
-    def __init__(self, model: nn.Module, tokenizer: bytes, *, max_length: int) -> None:
-        super().__init__()
-        self.encoder = model
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask of shape (n_texts, n_tokens) to logits (n_texts, n_labels of the classifier)."""
-        return self.encoder(input_ids=input_ids, attention_mask=attention_mask).logits
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
 
 
 def take_in(spec: Spec, config: ImportedConfig, out: Path, report: Progress) -> str:
@@ -72,27 +67,42 @@ def take_in(spec: Spec, config: ImportedConfig, out: Path, report: Progress) -> 
     except BaseModelUnusable as error:
         raise SpecInvalid(str(error)) from error
     material, columns = _material(spec, names)
-    report(0.1, "exporting the classifier")
-    classifier = _load(spec.base.folder, config.max_length)
-    settings = EncoderSettings(config.max_length, len(names), alone=False, precision="fp32")
-    facts = {"base": {"name": base.name, "digest": base.digest, "kind": base.kind}}
-    served = ServedEncoder(settings, export_graph(classifier), classifier.tokenizer, facts)
-    report(0.7, "asking it about what is labelled")
+    backbone, whole = load_classifier(spec.base.folder, max_length=config.max_length)
+    own = LinearHead(whole.weights[:, columns].copy(), whole.bias[columns].copy())
     try:
-        logits = encoder_alone(served).embed(material.texts).astype(np.float64)[:, columns]
-    except ArtifactCorrupt as error:
+        served, speed = serve(
+            backbone,
+            material.texts,
+            material.targets,
+            precision=_precision(config, material),
+            facts={"base": {"name": base.name, "digest": base.digest, "kind": base.kind}},
+            report=lambda share, stage: report(0.1 + 0.6 * share, stage),
+            fit=lambda *_: lambda embeddings: softmax(own.logits(embeddings)),
+        )
+        report(0.7, "asking it about what is labelled")
+        logits = own.logits(encoder_alone(served).embed(material.texts))
+    except (ArtifactCorrupt, ValueError) as error:
         raise SpecInvalid(f"the exported classifier cannot be served: {error}") from error
-    head = FittedHead("linear", _choosing(len(names), columns), logits, None, _temperature(logits, material))
-    return write_onnx_artifact(
+    write_for_next_step(out, backbone, (), np.empty(0, dtype=np.int64))
+    arrays = {"weights": own.weights, "bias": own.bias}
+    digest = write_onnx_artifact(
         out,
         spec,
         material,
         served,
-        head,
-        config={"base_model": config.base_model, "max_length": config.max_length},
+        FittedHead("linear", arrays, logits, None, _temperature(logits, material)),
+        config=asdict(config),
         training={"imported": True},
         trained_on=(),
     )
+    write_measured(out, {"speed": speed})
+    return digest
+
+
+def _precision(config: ImportedConfig, material: Material) -> str:
+    """Few texts cannot tell whether another form answers as the classifier does."""
+    enough = len(material.texts) >= LEAST_CHECKED and len(np.unique(material.targets)) > 1
+    return config.precision if enough else "fp32"
 
 
 def _material(spec: Spec, names: list[str]) -> tuple[Material, list[int]]:
@@ -108,40 +118,6 @@ def _material(spec: Spec, names: list[str]) -> tuple[Material, list[int]]:
     examples: tuple[Example, ...] = tuple(example for example in spec.examples if example.label in set(label_ids))
     targets = np.searchsorted(label_ids, [example.label for example in examples]).astype(np.int64)
     return Material(label_ids, examples, targets), [column for _, column in chosen]
-
-
-def _load(folder: Path, max_length: int) -> Classifier:
-    from transformers import AutoModelForSequenceClassification
-
-    with quiet():
-        try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                output_loading_info=True,
-            )
-        except Exception as error:  # transformers, safetensors and torch raise whatever a file makes them raise.
-            raise SpecInvalid(
-                f"the classifier {folder.name[:100]!r} cannot be loaded ({type(error).__name__}): its files are "
-                "damaged, or this release of transformers does not know its kind"
-            ) from error
-    # Weights that are not in the file are drawn at random: such a model answers, and knows nothing.
-    if missing := sorted(loading["missing_keys"]):
-        raise SpecInvalid(
-            f"the folder {folder.name[:100]!r} is no classifier: {missing[0][:100]} is not in its weights"
-        )
-    return Classifier(model.eval(), tokenizer_of(folder), max_length=max_length)
-
-
-def _choosing(n_columns: int, columns: list[int]) -> dict[str, Any]:
-    """A head that only puts the classifier's columns into the order of the label ids."""
-    weights = np.zeros((n_columns, len(columns)), dtype=np.float32)
-    weights[columns, np.arange(len(columns))] = 1.0
-    return {"weights": weights, "bias": np.zeros(len(columns), dtype=np.float32)}
 
 
 def _temperature(logits: FloatArray, material: Material) -> float:

@@ -40,8 +40,10 @@ class Material:
         return [example.text for example in self.examples]
 
 
-def material_of(spec: Spec) -> Material:
+def material_of(spec: Spec, *, known: Sequence[int] = ()) -> Material:
     """What of the spec can be trained on.
+
+    `known`: labels of the version that is gone on from. Those of them that the taxonomy has stay, also without texts.
 
     Raises:
         SpecInvalid: fewer than two labels have `MIN_TEXTS_PER_LABEL` texts.
@@ -53,8 +55,9 @@ def material_of(spec: Spec) -> Material:
             f"training needs two labels with at least {MIN_TEXTS_PER_LABEL} texts each; "
             f"the {len(spec.examples)} examples have {len(label_ids)}"
         )
-    known = set(label_ids)
-    examples = tuple(example for example in spec.examples if example.label in known)
+    kept = {*label_ids, *known}
+    label_ids = tuple(label.id for label in spec.labels if label.id in kept)
+    examples = tuple(example for example in spec.examples if example.label in set(label_ids))
     targets = np.searchsorted(label_ids, [example.label for example in examples]).astype(np.int64)
     return Material(label_ids, examples, targets)
 

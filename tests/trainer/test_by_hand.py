@@ -2,6 +2,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -67,6 +68,27 @@ def test_a_classification_checkpoint_is_gone_on_from_with_a_head_fitted_to_the_o
     assert facts["training"]["frozen_layers"] == 2
     assert facts["training"]["replayed"] == facts["training"]["new"] > 0
     assert load_scorer(earlier).label_ids == (1, 2, 3)
+
+
+def test_a_classification_checkpoint_that_names_labels_of_the_files_is_gone_on_from_with_its_own_head(
+    tmp_path: Path, base: Path
+) -> None:
+    """Also its labels of which the files have no text."""
+    named = dict(enumerate([f"intent > {number}" for number in (4, 2, 0)]))
+    checkpoint = bert(tmp_path / "checkpoint")
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig.from_pretrained(base, id2label=named))
+    model.save_pretrained(checkpoint)
+    new = data(tmp_path / "new.jsonl", [2, 0, 1], 8, seed=1)
+    numbers = (*NUMBERS, "--freeze-layers", "2", "--lr", "1e-7", "--head-lr", "1e-6", "--max-length", "32")
+
+    assert main(arguments(checkpoint, tmp_path / "out", new, *numbers)) == 0
+
+    facts = read_manifest(tmp_path / "out").facts
+    assert [label["path"] for label in facts["labels"]] == ["intent > 4", "intent > 2", "intent > 0", "intent > 1"]
+    assert [label["texts"] for label in facts["labels"]] == [0, 8, 8, 8]
+    head = np.load(tmp_path / "out" / "head.npz")["weights"]
+    np.testing.assert_allclose(head[:, :3], model.classifier.weight.detach().numpy().T, atol=1e-3)
 
 
 def test_labels_are_written_beside_the_artifact(earlier: Path) -> None:

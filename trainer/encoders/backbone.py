@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.artifacts.base_models import BaseModelUnusable, check
-from trainer.encoders.pooling import Pooling, pooling_of
+from trainer.encoders.pooling import CLASSIFIER, Pooling, pooling_of
 from trainer.spec import SpecInvalid
 
 BATCH_TEXTS = 32
@@ -25,27 +25,40 @@ class Backbone(nn.Module):
     """A pretrained model whose last hidden states are pooled to one embedding a text.
 
     Args:
-        encoder: the model as AutoModel loads it.
+        encoder: the model as AutoModel loads it, or a sequence classifier without its last layer.
         tokenizer: the bytes of its `tokenizer.json`, as it is served.
         max_length: tokens of a text that are read.
+        dimension: numbers in one embedding, where they are not those of the hidden states.
     """
 
-    def __init__(self, encoder: nn.Module, tokenizer: bytes, pooling: Pooling, *, max_length: int) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        tokenizer: bytes,
+        pooling: Pooling,
+        *,
+        max_length: int,
+        dimension: int | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.max_length = max_length
+        self._dimension = dimension
 
     @property
     def dimension(self) -> int:
         """Numbers in one embedding."""
-        return int(self.encoder.config.hidden_size)
+        return self._dimension or int(self.encoder.config.hidden_size)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask of shape (n_texts, n_tokens), padded on the right, to embeddings (n_texts, dimension)."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **self._asked()).last_hidden_state
-        return self.pool(hidden, attention_mask)
+        given = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **asked_of(self.encoder))
+        if self.pooling.mode == CLASSIFIER:
+            embeddings: Tensor = given.logits
+            return embeddings
+        return self.pool(given.last_hidden_state, attention_mask)
 
     def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Hidden states of shape (n_texts, n_tokens, dimension) to embeddings (n_texts, dimension)."""
@@ -84,10 +97,6 @@ class Backbone(nn.Module):
                 ids, mask = padded([tokens[row] for row in rows])
                 found[rows] = self(ids.to(device), mask.to(device)).float().cpu().numpy()
         return found
-
-    def _asked(self) -> dict[str, Any]:
-        # A decoder would otherwise build its cache for further tokens, which nobody asks for.
-        return {"use_cache": False} if is_decoder(self.encoder.config) else {}
 
 
 def load_backbone(folder: Path, *, max_length: int, pooling: str | None = None) -> Backbone:
@@ -139,6 +148,12 @@ def load_encoder(folder: Path) -> nn.Module:
         # No pooling asks it, and where the folder lacks its weights they would be random: another hash each time.
         encoder.pooler = None
     return encoder.eval()
+
+
+def asked_of(model: nn.Module) -> dict[str, Any]:
+    """What a run of the model is told beside its input."""
+    # A decoder would otherwise build its cache for further tokens, which nobody asks for.
+    return {"use_cache": False} if is_decoder(model.config) else {}
 
 
 def is_decoder(config: Any) -> bool:

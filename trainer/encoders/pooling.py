@@ -22,11 +22,13 @@ _MODES: Final[Mapping[str, str]] = {
     "pooling_mode_lasttoken": "last",
 }
 MODES: Final = ("cls", "mean", "max", "last")
+# What a sequence classifier gives its last layer, in whatever way of its own.
+CLASSIFIER: Final = "classifier"
 
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """`mode`: one of `MODES`. `normalise`: whether embeddings are brought to length 1."""
+    """`mode`: one of `MODES`, or `CLASSIFIER`. `normalise`: whether embeddings are brought to length 1."""
 
     mode: str
     normalise: bool

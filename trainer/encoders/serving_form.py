@@ -8,7 +8,7 @@ from typing import Any
 from app.intent.arrays import IntArray
 from app.scorers.onnx_encoder import EncoderSettings
 from trainer.encoders.backbone import Backbone
-from trainer.encoders.graph_choice import Encoding, choose, fit_regression
+from trainer.encoders.graph_choice import Encoding, Fit, choose, fit_regression
 from trainer.encoders.onnx_export import export_graph
 from trainer.encoders.served_encoder import ServedEncoder
 
@@ -21,12 +21,14 @@ def serve(
     precision: str,
     facts: Mapping[str, Any],
     report: Callable[[float, str], None],
+    fit: Fit = fit_regression,
 ) -> tuple[ServedEncoder, Mapping[str, Any]]:
     """The encoder as it will be served, and how fast its forms were: for `app.artifacts.measured`.
 
     Args:
         texts: labelled ones of the domain, by which the form is chosen, with `targets`, shape (n_texts,).
         precision: `auto`, or `fp32` for the graph as it was exported.
+        fit: the heads by which the forms are compared.
         facts: for the manifest, beside those of the choice.
 
     Raises:
@@ -43,7 +45,7 @@ def serve(
         encoding,
         texts,
         targets,
-        fit_regression,
+        fit,
         report=lambda share, stage: report(0.4 + 0.6 * share, stage),
     )
     settings = encoding.settings(choice.served)

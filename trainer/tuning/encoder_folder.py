@@ -1,4 +1,4 @@
-"""What an artifact of the recipe `encoder` holds for the next step, beside what is served: weights, pooling, memory."""
+"""What an artifact holds for the next step of `encoder`, beside what is served: weights, pooling, memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from app.scorers.artifact import (
 from app.scorers.onnx import HEAD, HEADS
 from app.scorers.onnx_encoder import MAX_TOKENIZER_BYTES, TOKENIZER
 from trainer.encoders.backbone import Backbone, load_encoder, quiet
-from trainer.encoders.pooling import MODES, Pooling
+from trainer.encoders.classifier import load_trunk
+from trainer.encoders.pooling import CLASSIFIER, MODES, Pooling
 from trainer.heads.linear_head import LinearHead
 from trainer.spec import SpecInvalid
 
-RECIPE = "encoder"
 POOLING = "pooling.json"
 MEMORY = "memory.npz"
 # Larger than any encoder that fits into one ONNX file: the weights stay one file of a name that an artifact may hold.
@@ -57,14 +57,14 @@ class Start:
 
 
 def read_parent(folder: Path) -> Start | None:
-    """The artifact to go on from; None where another recipe wrote it, which keeps no weights to train.
+    """The artifact to go on from; None where it holds no weights to train, as those of most recipes.
 
     Raises:
         SpecInvalid: it is damaged.
     """
     try:
         manifest = read_manifest(folder)
-        if manifest.recipe != RECIPE or POOLING not in manifest.files:
+        if POOLING not in manifest.files:
             return None
         head = read_arrays(folder / HEAD, HEADS["linear"])
         memory = read_arrays(folder / MEMORY, ("text_ids", "right"))
@@ -88,11 +88,13 @@ def read_parent(folder: Path) -> Start | None:
 def _backbone(folder: Path, max_length: int) -> Backbone:
     try:
         told = read_document(folder / POOLING)
-        if told.get("mode") not in MODES or type(told.get("normalise")) is not bool:
+        if told.get("mode") not in (*MODES, CLASSIFIER) or type(told.get("normalise")) is not bool:
             raise ArtifactCorrupt(f"{POOLING} names a pooling that this release does not know")
         tokenizer = read_content(folder / TOKENIZER, MAX_TOKENIZER_BYTES)
     except ArtifactCorrupt as error:
         raise _damaged(error) from error
+    if told["mode"] == CLASSIFIER:
+        return load_trunk(folder, tokenizer, max_length=max_length)
     pooling = Pooling(told["mode"], told["normalise"])
     return Backbone(load_encoder(folder), tokenizer, pooling, max_length=max_length)
 

@@ -57,6 +57,21 @@ class Teacher:
 
 
 @dataclass(frozen=True, slots=True)
+class StandIns:
+    """Embeddings that the head is held to; the backbone learns nothing from them.
+
+    Args:
+        embeddings: shape (n, dimension).
+        targets: the column of each, shape (n,).
+        weight: of their mean loss beside that of the texts.
+    """
+
+    embeddings: NDArray[np.float32]
+    targets: IntArray
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Epoch:
     """Mean loss of an epoch's batches, and the macro-F1 on the held-out texts behind it; NaN without any."""
 
@@ -88,6 +103,7 @@ def fine_tune(
     *,
     seed: int,
     teacher: Teacher | None = None,
+    stand_ins: StandIns | None = None,
     may_stay: bool = False,
     to_the_end: bool = False,
     report: Progress = lambda _, __: None,
@@ -97,12 +113,14 @@ def fine_tune(
     Args:
         embedder: its backbone is changed in place, and left in evaluation mode.
         judged: never trained on; may be empty, and then the last epoch stands.
+        stand_ins: for labels that nobody has a text of. Without them each text would only teach that it is not theirs,
+            until they are never answered.
         may_stay: whether the state before the first epoch may be the best; else the first epoch at least is taken.
         to_the_end: the last epoch stands, unless the state before the first may stay and is better.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    run = _Run(embedder, head, training, schedule, config, teacher)
+    run = _Run(embedder, head, training, schedule, config, teacher, stand_ins)
     tuned = Tuned(head)
     best, best_state = (-1.0, -math.inf), run.state()
     if may_stay:
@@ -154,6 +172,7 @@ class _Run:
         schedule: Schedule,
         config: EncoderConfig,
         teacher: Teacher | None,
+        stand_ins: StandIns | None,
     ) -> None:
         self._embedder, self._training = embedder, training
         self._schedule, self._config, self._teacher = schedule, config, teacher
@@ -163,6 +182,7 @@ class _Run:
         weighing = class_weights(training.targets, len(head.bias), config.label_balance)
         self._weighing = torch.tensor(weighing, dtype=torch.float32, device=device)
         self._targets = torch.tensor(training.targets, device=device)
+        self._stand_ins = stand_ins
         self._body = [weight for weight in embedder.backbone.parameters() if weight.requires_grad]
         per_epoch = -(-len(training) // schedule.batch_size)
         self._optimiser = adamw(
@@ -223,6 +243,10 @@ class _Run:
             loss = loss + self._config.distillation * share * distillation_loss(
                 student, said, self._config.distillation_temperature
             )
+        if self._stand_ins is not None:
+            given = torch.tensor(self._stand_ins.embeddings, device=logits.device) @ self._weights + self._bias
+            aims = torch.tensor(self._stand_ins.targets, device=logits.device)
+            loss = loss + self._stand_ins.weight * functional.cross_entropy(given, aims)
         return loss
 
 

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from app.intent.arrays import FloatArray, IntArray
 from trainer.heads.linear_head import LinearHead, fitted_head, grown_head
+from trainer.heads.stand_ins import stand_ins
 from trainer.spec import Progress
 from trainer.tuning.contrastive import draw_together
 from trainer.tuning.embedding import Embedder, Texts
 from trainer.tuning.encoder_config import BY_TEXTS, MOST_HELD_OUT, EncoderConfig
 from trainer.tuning.fine_tuning import (
     Labelled,
+    StandIns,
     Teacher,
     Tuned,
     fine_tune,
@@ -182,7 +184,8 @@ def train_step(
     pool = _pool(embedder, old, previous, wanted * config.replay_pool, rng, kept)
     new_texts = embedder.prepared(new.tokens, kept)
     beginners = Labelled(new_texts.taken(fresh), new.targets[fresh])
-    head = _begun_head(embedder, beginners, pool, previous)
+    absent = _absent(embedder, new, old, beginners, pool, previous)
+    head = _begun_head(embedder, beginners, pool, previous, absent)
 
     chosen = choose_replay(
         pool.targets, losses_of(head.logits(pool.embeddings), pool.targets), pool.forgotten, wanted, rng
@@ -202,6 +205,8 @@ def train_step(
     said_before = np.concatenate(
         [_answers(embedder, head, judged), head.logits(pool.embeddings[watched]).argmax(axis=1)]
     )
+    # What nobody has a text of can only be replayed through what is said about others (Li & Hoiem 2016).
+    said_new = previous.head.logits(embedder.embed_all(beginners.texts)) if absent is not None else None
     tuned = fine_tune(
         embedder,
         head,
@@ -210,7 +215,8 @@ def train_step(
         config.step(),
         config,
         seed=seed,
-        teacher=_teacher(previous, len(beginners), pool.logits[chosen]),
+        stand_ins=absent,
+        teacher=_teacher(previous, len(beginners), said_new, pool.logits[chosen]),
         report=report,
     )
     outcome = Outcome(tuned.head, tuned, held_new, held_old, pool.rows[chosen], pool.recorded(len(old)))
@@ -257,23 +263,52 @@ def _pool(
     return _Pool(rows, texts, old.targets[rows], embeddings, logits, right, forgotten)
 
 
-def _begun_head(embedder: Embedder, beginners: Labelled, pool: _Pool, previous: Previous) -> LinearHead:
+def _absent(
+    embedder: Embedder, new: Examples, old: Examples, beginners: Labelled, pool: _Pool, previous: Previous
+) -> StandIns | None:
+    """For labels that the previous version knows and nobody has a text of; None where there are none."""
+    columns = np.array([-1 if column is None else column for column in previous.columns], dtype=np.int64)
+    present = np.unique(np.concatenate([new.targets, old.targets]))
+    absent = np.setdiff1d(np.flatnonzero(columns >= 0), present)
+    if not len(absent):
+        return None
+    embeddings = np.vstack([embedder.embed_all(beginners.texts), pool.embeddings])
+    known = columns[np.concatenate([beginners.targets, pool.targets])]
+    # Each label has the say of one that has texts.
+    weight = len(absent) / len(present)
+    return StandIns(stand_ins(previous.head, embeddings, known, columns[absent]), absent, weight)
+
+
+def _begun_head(
+    embedder: Embedder, beginners: Labelled, pool: _Pool, previous: Previous, without: StandIns | None
+) -> LinearHead:
     """The previous head for today's labels, with new rows begun at the centroids of the new texts."""
     if all(column is not None for column in previous.columns):
         columns = [column for column in previous.columns if column is not None]
         return LinearHead(previous.head.weights[:, columns].copy(), previous.head.bias[columns].copy())
-    embeddings = np.vstack([embedder.embed_all(beginners.texts), pool.embeddings])
-    return grown_head(previous.head, previous.columns, embeddings, np.concatenate([beginners.targets, pool.targets]))
+    embeddings = [embedder.embed_all(beginners.texts), pool.embeddings]
+    targets = [beginners.targets, pool.targets]
+    if without is not None:
+        # As many of each as other labels have texts, or the new ones would be begun as if those were rare.
+        times = max(1, round(sum(map(len, targets)) / len(np.unique(np.concatenate(targets)))))
+        embeddings.append(np.repeat(without.embeddings, times, axis=0))
+        targets.append(np.repeat(without.targets, times))
+    return grown_head(previous.head, previous.columns, np.vstack(embeddings), np.concatenate(targets))
 
 
-def _teacher(previous: Previous, n_new: int, logits: FloatArray) -> Teacher:
-    """The previous version's answers to the replayed texts, which follow `n_new` new ones; its labels of today only."""
+def _teacher(previous: Previous, n_new: int, said_new: FloatArray | None, said_old: FloatArray) -> Teacher:
+    """The previous version's answers to `n_new` new texts, where they are given, and to the replayed ones after them.
+
+    Its labels of today only.
+    """
     known = [(today, column) for today, column in enumerate(previous.columns) if column is not None]
-    said = logits[:, [column for _, column in known]]
+    first = np.zeros((n_new, said_old.shape[1])) if said_new is None else said_new
+    said = np.vstack([first, said_old])[:, [column for _, column in known]]
+    asked = np.arange(len(said)) >= n_new
     return Teacher(
         columns=np.array([today for today, _ in known], dtype=np.int64),
-        logits=np.vstack([np.zeros((n_new, len(known))), said]),
-        asked=np.arange(n_new + len(said)) >= n_new,
+        logits=said,
+        asked=asked if said_new is None else np.ones(len(said), dtype=bool),
     )
 
 
