@@ -161,6 +161,7 @@ def _start(folder: Path, spec: Spec, config: EncoderConfig, known: Mapping[str, 
         held_out=frozenset(),
         was_right={},
         base={"name": base.name, "digest": base.digest, "kind": base.kind},
+        from_elsewhere=tuple(label_ids) if known else (),
     )
 
 

@@ -81,7 +81,7 @@ def train_encoder(spec: Spec, config: EncoderConfig, out: Path, report: Progress
 
 def train_from(start: Start | None, spec: Spec, config: EncoderConfig, out: Path, report: Progress) -> Written:
     """As `train_encoder`, from a given start; None is the spec's base."""
-    material = material_of(spec, known=start.label_ids if start is not None else ())
+    material = material_of(spec, from_elsewhere=start.from_elsewhere if start is not None else ())
     try:
         new = _new_rows(material, start) if start is not None else np.empty(0, dtype=np.int64)
         if start is None or not len(new):

@@ -115,7 +115,8 @@ def _material(spec: Spec, names: list[str]) -> tuple[Material, list[int]]:
         )
     chosen = sorted((by_path[name].id, column) for column, name in enumerate(names))
     label_ids = tuple(label_id for label_id, _ in chosen)
-    examples: tuple[Example, ...] = tuple(example for example in spec.examples if example.label in set(label_ids))
+    known = set(label_ids)
+    examples: tuple[Example, ...] = tuple(example for example in spec.examples if example.label in known)
     targets = np.searchsorted(label_ids, [example.label for example in examples]).astype(np.int64)
     return Material(label_ids, examples, targets), [column for _, column in chosen]
 

@@ -40,10 +40,10 @@ class Material:
         return [example.text for example in self.examples]
 
 
-def material_of(spec: Spec, *, known: Sequence[int] = ()) -> Material:
+def material_of(spec: Spec, *, from_elsewhere: Sequence[int] = ()) -> Material:
     """What of the spec can be trained on.
 
-    `known`: labels of the version that is gone on from. Those of them that the taxonomy has stay, also without texts.
+    `from_elsewhere`: labels that stay as long as the taxonomy has them, also without texts.
 
     Raises:
         SpecInvalid: fewer than two labels have `MIN_TEXTS_PER_LABEL` texts.
@@ -55,9 +55,9 @@ def material_of(spec: Spec, *, known: Sequence[int] = ()) -> Material:
             f"training needs two labels with at least {MIN_TEXTS_PER_LABEL} texts each; "
             f"the {len(spec.examples)} examples have {len(label_ids)}"
         )
-    kept = {*label_ids, *known}
+    kept = {*label_ids, *from_elsewhere}
     label_ids = tuple(label.id for label in spec.labels if label.id in kept)
-    examples = tuple(example for example in spec.examples if example.label in set(label_ids))
+    examples = tuple(example for example in spec.examples if example.label in kept)
     targets = np.searchsorted(label_ids, [example.label for example in examples]).astype(np.int64)
     return Material(label_ids, examples, targets)
 

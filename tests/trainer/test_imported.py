@@ -1,6 +1,7 @@
 """A classifier that was trained elsewhere answers as it did, and `encoder` goes on from it with all that it knows."""
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -123,8 +124,9 @@ def go_on(
     told = {"config": STEP, "base": {"name": "made", "folder": str(model)}, "parent": str(parent)} | fields
     spec = write_spec(folder / "spec", given, recipe="encoder", references=["w1 w2", "w70", ""], **told)
     lines = [json.loads(line) for line in (folder / "spec" / "examples.jsonl").read_text().splitlines()]
-    told_new = "\n".join(json.dumps(line | {"new": new}) for line in lines)
-    (folder / "spec" / "examples.jsonl").write_text(told_new)
+    # The same text has the same number in every batch, as in a database.
+    numbered = [line | {"new": new, "text_id": zlib.crc32(line["text"].encode())} for line in lines]
+    (folder / "spec" / "examples.jsonl").write_text("\n".join(map(json.dumps, numbered)))
     assert main(["encoder", "--spec", str(spec), "--out", str(folder / "artifact")]) == 0
     return folder / "artifact"
 
@@ -187,6 +189,9 @@ def test_the_encoder_goes_on_from_it_and_labels_without_texts_stay(
     texts = {PATHS[0]: texts_of(0, 30, seed=1), PATHS[1]: texts_of(1, 9, seed=1), PATHS[2]: texts_of(2, 9, seed=1)}
     again = go_on(tmp_path / "again", artifact, learned, texts)
     assert [label["texts"] for label in read_manifest(again).facts["labels"]] == [30, 9, 9, 0]
+    # Label 1 had texts here, and they were taken from it.
+    taken = {PATHS[0]: texts_of(0, 30, seed=1), PATHS[2]: texts_of(2, 9, seed=3)}
+    assert load_scorer(go_on(tmp_path / "taken", again, learned, taken)).label_ids == (1, 3, 4)
     assert min(share_right(again, label) for label in range(4)) > 0.9
 
 

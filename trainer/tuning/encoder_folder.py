@@ -26,6 +26,7 @@ from trainer.encoders.backbone import Backbone, load_encoder, quiet
 from trainer.encoders.classifier import load_trunk
 from trainer.encoders.pooling import CLASSIFIER, MODES, Pooling
 from trainer.heads.linear_head import LinearHead
+from trainer.material import MIN_TEXTS_PER_LABEL
 from trainer.spec import SpecInvalid
 
 POOLING = "pooling.json"
@@ -45,6 +46,7 @@ class Start:
         held_out: those of them that no training of the chain has seen.
         was_right: by text id whether an earlier version had it right.
         base: name, hash and kind of the base model that the first version of the chain started from.
+        from_elsewhere: those of `label_ids` that it knows from texts that were never here.
     """
 
     backbone: Callable[[int], Backbone]
@@ -54,6 +56,7 @@ class Start:
     held_out: frozenset[int]
     was_right: Mapping[int, bool]
     base: Mapping[str, Any]
+    from_elsewhere: tuple[int, ...] = ()
 
 
 def read_parent(folder: Path) -> Start | None:
@@ -68,7 +71,8 @@ def read_parent(folder: Path) -> Start | None:
             return None
         head = read_arrays(folder / HEAD, HEADS["linear"])
         memory = read_arrays(folder / MEMORY, ("text_ids", "right"))
-        refitted = bool(dict(manifest.facts.get("training", {})).get("refitted", False))
+        training = dict(manifest.facts.get("training", {}))
+        refitted, imported = (bool(training.get(fact, False)) for fact in ("refitted", "imported"))
         pairs = zip(memory["text_ids"].tolist(), memory["right"].tolist(), strict=True)
         seen = frozenset(read_lineage(folder))
         return Start(
@@ -80,6 +84,12 @@ def read_parent(folder: Path) -> Start | None:
             held_out=frozenset() if refitted else frozenset(read_out_of_fold(folder).text_ids.tolist()),
             was_right={int(text_id): bool(right) for text_id, right in pairs},
             base=dict(manifest.facts["encoder"]["base"]),
+            # Whose texts were taken away since is another matter: such a label is left out.
+            from_elsewhere=tuple(
+                int(label["id"])
+                for label in manifest.facts["labels"]
+                if imported or int(label["texts"]) < MIN_TEXTS_PER_LABEL
+            ),
         )
     except (ArtifactCorrupt, ValueError, KeyError, TypeError) as error:
         raise _damaged(error) from error

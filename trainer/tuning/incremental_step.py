@@ -184,7 +184,7 @@ def train_step(
     pool = _pool(embedder, old, previous, wanted * config.replay_pool, rng, kept)
     new_texts = embedder.prepared(new.tokens, kept)
     beginners = Labelled(new_texts.taken(fresh), new.targets[fresh])
-    absent = _absent(embedder, new, old, beginners, pool, previous)
+    absent = _for_absent_labels(embedder, new, old, beginners, pool, previous)
     head = _begun_head(embedder, beginners, pool, previous, absent)
 
     chosen = choose_replay(
@@ -263,7 +263,7 @@ def _pool(
     return _Pool(rows, texts, old.targets[rows], embeddings, logits, right, forgotten)
 
 
-def _absent(
+def _for_absent_labels(
     embedder: Embedder, new: Examples, old: Examples, beginners: Labelled, pool: _Pool, previous: Previous
 ) -> StandIns | None:
     """For labels that the previous version knows and nobody has a text of; None where there are none."""
