@@ -16,7 +16,7 @@ from app.db.tables import ModelVersion
 from app.intent.ngram_features import BLOCKS, FeatureSettings
 from app.intent.taxonomy import parse_taxonomy
 from app.scorers import load_scorer
-from app.scorers.artifact import LINEAGE, canonical_json, digest, seal, write_references
+from app.scorers.artifact import LINEAGE, canonical_json, digest, read_manifest, seal, write_references
 from app.scorers.ngram import NgramModel, write_model
 from app.scorers.onnx import OnnxModel
 from app.scorers.onnx import write_model as write_onnx_model
@@ -38,7 +38,8 @@ def register(work: UnitOfWork, store: Path, folder: Path, count: int, write: Wri
     found = {}
     for number, label in enumerate(labels):
         artifact = constant_artifact(folder / f"version-{number}", dict(zip(labels, ids, strict=True)), label, write)
-        found[work(_register, number + 1, publish(artifact, store))] = label
+        published = publish(artifact, store)
+        found[work(_register, number + 1, published, read_manifest(store / published).recipe)] = label
     return found
 
 
@@ -113,11 +114,11 @@ def _take_labels(session: Session, labels: list[str]) -> list[int]:
     return [by_path[label] for label in labels]
 
 
-def _register(session: Session, number: int, artifact_digest: str) -> str:
+def _register(session: Session, number: int, artifact_digest: str, recipe: str) -> str:
     version = ModelVersion(
         domain_id=domains.find(session, DEFAULT).id,
         version=f"{DEFAULT}-v{number}",
-        recipe="ngram",
+        recipe=recipe,
         model_path=artifact_digest,
         artifact_digest=artifact_digest,
         status="passed",
