@@ -181,5 +181,5 @@ def test_a_worker_s_threads_are_those_of_its_models(context: JobContext) -> None
     runtime.swap(context.work.read(domains.release, domain_id(context.work)))
 
     [scorer] = runtime._scorers.values()
-    options = scorer._session.get_session_options()  # type: ignore[attr-defined]
+    options = scorer._encoder._session.get_session_options()  # type: ignore[attr-defined]
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
