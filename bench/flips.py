@@ -273,7 +273,8 @@ def report(
     }
     shown: Mapping[str, float] = {key: value for key, value in figures.items() if key.startswith(name)}
     print(f"{name}: " + ", ".join(f"{key.removeprefix(f'{name}_')} {value:g}" for key, value in shown.items()))
-    print("  " + ", ".join(f"{key.removeprefix(f'{name}_')} {bar.value:g}" for key, bar in bars.items()), flush=True)
+    judged = {key.removeprefix(f"{name}_"): bar for key, bar in bars.items() if key.startswith(f"{name}_")}
+    print("  " + ", ".join(f"{key} {bar.value:g}" for key, bar in judged.items()), flush=True)
 
 
 @contextmanager
