@@ -16,7 +16,6 @@ from app.intent.arrays import FloatArray
 from app.scorers.artifact import ArtifactCorrupt
 from trainer.encoders.classifier import load_classifier
 from trainer.encoders.onnx_artifact import FittedHead, encoder_alone, write_onnx_artifact
-from trainer.encoders.served_encoder import PRECISIONS
 from trainer.encoders.serving_form import serve
 from trainer.heads.linear_head import LinearHead
 from trainer.logistic import fit_temperature, softmax
@@ -35,19 +34,15 @@ class ImportedConfig:
     Args:
         base_model: its name, for people; the spec names the folder.
         max_length: tokens of a text that are read, 8 to 512.
-        precision: `auto` serves the fastest graph that answers as fp32 does, `fp32` the graph as it was exported.
     """
 
     base_model: str = ""
     max_length: int = 64
-    precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served."""
         if not 8 <= self.max_length <= 512:
             raise ValueError("max_length must lie between 8 and 512")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
 
 
 def take_in(spec: Spec, config: ImportedConfig, out: Path, report: Progress) -> str:
@@ -74,7 +69,7 @@ def take_in(spec: Spec, config: ImportedConfig, out: Path, report: Progress) -> 
             backbone,
             material.texts,
             material.targets,
-            precision=_precision(config, material),
+            precision=_precision(material),
             facts={"base": {"name": base.name, "digest": base.digest, "kind": base.kind}},
             report=lambda share, stage: report(0.1 + 0.6 * share, stage),
             fit=lambda *_: lambda embeddings: softmax(own.logits(embeddings)),
@@ -99,10 +94,10 @@ def take_in(spec: Spec, config: ImportedConfig, out: Path, report: Progress) -> 
     return digest
 
 
-def _precision(config: ImportedConfig, material: Material) -> str:
+def _precision(material: Material) -> str:
     """Few texts cannot tell whether another form answers as the classifier does."""
     enough = len(material.texts) >= LEAST_CHECKED and len(np.unique(material.targets)) > 1
-    return config.precision if enough else "fp32"
+    return "auto" if enough else "fp32"
 
 
 def _material(spec: Spec, names: list[str]) -> tuple[Material, list[int]]:

@@ -117,7 +117,7 @@ def train_lora(spec: Spec, config: LoraConfig, out: Path, report: Progress) -> s
         SpecInvalid: there is no usable base, fewer than two labels have two texts, a prompt is too long, the loss
             came apart, or memory ran out. The message says what to do.
     """
-    from trainer.encoders.backbone import quiet
+    from trainer.pretrained import quiet
 
     try:
         with quiet():

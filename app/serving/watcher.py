@@ -148,34 +148,30 @@ class Watcher:
             self._say(loaded.release, error, corrupt=False, at_once=False)
         elif (failed := self._failed_lately(state)) is not None:
             self._say(failed.release, self._errors.get(state.name), corrupt=False, at_once=False)
-        elif not self._is_loading(state.name):
-            self._begin(state)
         else:
-            self._look_past(self._loading[state.name], state)
-            if loaded is not None:
+            if loaded is not None and self._is_loading(state.name):
                 # However long it takes: who says nothing counts as gone.
                 self._say(loaded.release, None, corrupt=False, at_once=False)
+            self._follow(state)
 
     def _is_loading(self, name: str) -> bool:
         if name in self._loading and self._loading[name].finished:
             del self._loading[name]
         return name in self._loading
 
-    def _begin(self, state: DomainState) -> None:
+    def _follow(self, state: DomainState) -> None:
+        """Swap to what is in memory at once, also while another loads: it may be the way back. Load one at a time."""
+        load = self._loading[state.name] if self._is_loading(state.name) else None
+        if load is not None and load.release.state == state:
+            load.wanted_at = time.monotonic()
+            return
         release = self._release(state.domain_id)
         if self._runtime.has(release):
             self._swap(release)
-            return
-        thread = threading.Thread(target=self._load, args=(release,), name=f"load {state.name}", daemon=True)
-        self._loading[state.name] = Load(release, time.monotonic(), thread)
-        thread.start()
-
-    def _look_past(self, load: Load, state: DomainState) -> None:
-        """What is wanted while something loads: that, or what is in memory and need not wait for it, as a way back."""
-        if load.release.state == state:
-            load.wanted_at = time.monotonic()
-        elif self._runtime.has(wanted := self._release(state.domain_id)):
-            self._swap(wanted)
+        elif load is None:
+            thread = threading.Thread(target=self._load, args=(release,), name=f"load {state.name}", daemon=True)
+            self._loading[state.name] = Load(release, time.monotonic(), thread)
+            thread.start()
 
     def _load(self, release: Release) -> None:
         try:
@@ -190,15 +186,17 @@ class Watcher:
             self._wake.set()
 
     def _may_serve(self, release: Release) -> bool:
-        """Whether what was loaded is wanted still, as far as is known when the database is away now, or nearly so."""
-        with suppress(Exception):
+        """Whether what was loaded is wanted, or was a moment ago; or the database is away, and nobody knows."""
+        try:
             if any(state == release.state for state in self._states()):
                 return True
+        except Exception:  # Whatever the database raises: what was wanted last is served.
+            return True
+        with suppress(Exception):
             if self._runtime.has(self._release(release.state.domain_id)):
                 return False
-            load = self._loading.get(release.state.name)
-            return load is not None and time.monotonic() - load.wanted_at < OVERTAKEN_SECONDS
-        return True
+        load = self._loading.get(release.state.name)
+        return load is not None and time.monotonic() - load.wanted_at < OVERTAKEN_SECONDS
 
     def _swap(self, release: Release, *, known: bool = False) -> None:
         """`known`: what is wanted was read a moment ago, or cannot be read."""

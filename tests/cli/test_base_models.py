@@ -78,6 +78,24 @@ def test_a_classifier_from_elsewhere_is_proved_and_registered(migrated, empty_fo
     assert migrated("train", "--recipe", "ngram", "--json").json["outcome"] == "activated"
 
 
+def test_the_loop_goes_on_from_a_classifier_that_serves_and_keeps_its_labels(migrated, empty_folder):
+    """One of its labels has no text here."""
+    labels = [*LABELS, "of which nobody here has a text"]
+    imported = migrated("models", "import", classifier(empty_folder / "made", labels), "--create-labels", "--json")
+    assert migrated("models", "activate", imported.json["version"], "--force").status == 0
+    import_world(migrated, empty_folder)
+    assert migrated("models", "recipe", "encoder").status == 0
+
+    trained = migrated("train", "--json")
+
+    assert trained.status == 0, trained
+    found = [json.loads(file.read_bytes()) for file in (empty_folder / "data" / "artifacts").glob("*/manifest.json")]
+    (facts,) = (manifest for manifest in found if manifest["recipe"] == "encoder")
+    assert [label["path"] for label in facts["labels"] if not label["texts"]] == labels[-1:]
+    # A step, not a first version; it has seen nothing of what is here.
+    assert facts["training"]["replayed"] == 0
+
+
 def assert_a_plain_program_answers_alike(migrated, version, folder):
     exported = migrated("models", "export", version, "--out", folder / "plain", "--json")
     assert exported.status == 0, exported

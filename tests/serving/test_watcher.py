@@ -290,6 +290,17 @@ def slow(tmp_path: Path, artifact: Artifact, other_artifact: Artifact) -> SlowSt
     return SlowStore(tmp_path / "artifacts")
 
 
+def _serving(slow: SlowStore, artifact: Artifact) -> tuple[Runtime, Wanted, Watcher]:
+    """The artifact serves, and whatever is wanted next waits for the store."""
+    slow.open.set()
+    runtime = Runtime(slow)
+    wanted = Wanted(release(artifact))
+    watcher = _watch(runtime, wanted)
+    watcher.look()
+    slow.open.clear()
+    return runtime, wanted, watcher
+
+
 def test_slow_load_of_one_domain_holds_up_neither_another_nor_the_look(
     slow: SlowStore, artifact: Artifact, other_artifact: Artifact
 ) -> None:
@@ -327,12 +338,7 @@ def test_start_on_a_slow_store_knows_the_domain_and_says_that_its_version_loads(
 def test_flip_that_comes_while_another_loads_wins_and_the_overtaken_one_never_serves(
     slow: SlowStore, artifact: Artifact, other_artifact: Artifact, stopped: list[Watcher]
 ) -> None:
-    slow.open.set()
-    runtime = Runtime(slow)
-    wanted = Wanted(release(artifact))
-    watcher = _watch(runtime, wanted)
-    watcher.look()
-    slow.open.clear()
+    runtime, wanted, watcher = _serving(slow, artifact)
     served: list[str | None] = []
     swap = runtime.swap
 
@@ -356,12 +362,7 @@ def test_going_back_to_what_is_in_memory_does_not_wait_for_a_load(
     slow: SlowStore, artifact: Artifact, other_artifact: Artifact
 ) -> None:
     """The way back from a bad version, whose artifact may take minutes to come."""
-    slow.open.set()
-    runtime = Runtime(slow)
-    wanted = Wanted(release(artifact))
-    watcher = _watch(runtime, wanted)
-    watcher.look()
-    slow.open.clear()
+    runtime, wanted, watcher = _serving(slow, artifact)
     wanted.releases = [release(other_artifact, epoch=2, version="default-v2")]
     watcher.look(patience_seconds=0)
     wanted.releases = [release(artifact, epoch=3, version="default-v3")]
@@ -374,14 +375,9 @@ def test_going_back_to_what_is_in_memory_does_not_wait_for_a_load(
 
 
 def test_load_that_fails_after_it_was_overtaken_is_no_error_of_what_serves(
-    slow: SlowStore, artifact: Artifact, other_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+    slow: SlowStore, artifact: Artifact, other_artifact: Artifact
 ) -> None:
-    slow.open.set()
-    runtime = Runtime(slow)
-    wanted = Wanted(release(artifact))
-    watcher = _watch(runtime, wanted)
-    watcher.look()
-    slow.open.clear()
+    _, wanted, watcher = _serving(slow, artifact)
     shutil.rmtree(slow.folder / other_artifact.digest)
     wanted.releases = [release(other_artifact, epoch=2, version="default-v2")]
     watcher.look(patience_seconds=0)

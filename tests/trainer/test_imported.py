@@ -248,8 +248,6 @@ def test_a_faster_form_serves_only_where_enough_texts_show_that_it_answers_alike
     assert "forms" not in small
     assert (small["precision"], large["checked_texts"], len(large["forms"]) > 0) == ("fp32", 160, True)
     assert large["fp32_accuracy"] > 0.9, "judged by its own head"
-    told = take_in(tmp_path / "exact", learned, many, config={"precision": "fp32"})
-    assert json.loads((told / "encoder.json").read_bytes())["precision"] == "fp32"
 
 
 def test_the_same_classifier_is_the_same_artifact(tmp_path: Path, imported: Path, learned: Path) -> None:

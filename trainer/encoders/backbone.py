@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from app.artifacts.base_models import BaseModelUnusable, check
+from app.artifacts.base_models import BaseModelUnusable
 from trainer.encoders.pooling import CLASSIFIER, Pooling, pooling_of
+from trainer.pretrained import load_pretrained, quiet
 from trainer.spec import SpecInvalid
 
 BATCH_TEXTS = 32
@@ -126,28 +124,16 @@ def load_encoder(folder: Path) -> nn.Module:
     from transformers import AutoModel
 
     try:
-        check(folder)
+        encoder, _ = load_pretrained(
+            AutoModel, folder, "the base model", dtype=torch.float32, attn_implementation="eager"
+        )
     except BaseModelUnusable as error:
         raise SpecInvalid(str(error)) from error
-    with quiet():
-        try:
-            encoder: nn.Module = AutoModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="eager",
-            )
-        except Exception as error:  # transformers, safetensors and torch raise whatever a file makes them raise.
-            raise SpecInvalid(
-                f"the base model {folder.name[:100]!r} cannot be loaded ({type(error).__name__}): "
-                "its files are damaged, or this release of transformers does not know its kind"
-            ) from error
     if getattr(encoder, "pooler", None) is not None:
         # No pooling asks it, and where the folder lacks its weights they would be random: another hash each time.
         encoder.pooler = None
-    return encoder.eval()
+    loaded: nn.Module = encoder
+    return loaded
 
 
 def asked_of(model: nn.Module) -> dict[str, Any]:
@@ -209,19 +195,3 @@ def padded(tokens: Sequence[Sequence[int]], length: int | None = None) -> tuple[
         ids[row, : len(numbers)] = torch.tensor(numbers)
         mask[row, : len(numbers)] = 1
     return ids, mask
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and advice: standard output and error belong to the recipe."""
-    from transformers.utils import logging as transformers_logging
-
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

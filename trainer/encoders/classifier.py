@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.encoders.backbone import Backbone, asked_of, is_decoder, padded, quiet, tokenizer_of
+from app.artifacts.base_models import BaseModelUnusable
+from trainer.encoders.backbone import Backbone, asked_of, is_decoder, padded, tokenizer_of
 from trainer.encoders.pooling import CLASSIFIER, Pooling
 from trainer.heads.linear_head import LinearHead
+from trainer.pretrained import load_pretrained
 from trainer.spec import SpecInvalid
 
 # Of a logit, as a share of the largest one: between the classifier whole and in two parts.
@@ -25,7 +27,6 @@ def load_classifier(folder: Path, *, max_length: int) -> tuple[Backbone, LinearH
         SpecInvalid: the folder holds no such classifier, or one that does not end in a linear layer.
     """
     model, missing = _load(folder)
-    # Weights that are not in the file are drawn at random: such a model answers, and knows nothing.
     if missing:
         raise SpecInvalid(
             f"the folder {folder.name[:100]!r} is no classifier: {missing[0][:100]} is not in its weights"
@@ -60,23 +61,16 @@ def _load(folder: Path) -> tuple[nn.Module, list[str]]:
     """The model, and the names of the weights that its files lack."""
     from transformers import AutoModelForSequenceClassification
 
-    with quiet():
-        try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                output_loading_info=True,
-            )
-        except Exception as error:  # transformers, safetensors and torch raise whatever a file makes them raise.
-            raise SpecInvalid(
-                f"the classifier {folder.name[:100]!r} cannot be loaded ({type(error).__name__}): its files are "
-                "damaged, or this release of transformers does not know its kind"
-            ) from error
-    return model.eval(), sorted(loading["missing_keys"])
+    try:
+        return load_pretrained(
+            AutoModelForSequenceClassification,
+            folder,
+            "the classifier",
+            dtype=torch.float32,
+            attn_implementation="eager",
+        )
+    except BaseModelUnusable as error:
+        raise SpecInvalid(str(error)) from error
 
 
 def _last_linear(model: nn.Module, folder: Path) -> tuple[str, nn.Linear]:

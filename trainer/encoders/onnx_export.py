@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from app.scorers.onnx_encoder import INPUTS, OUTPUT
-from trainer.encoders.backbone import Backbone, quiet
+from trainer.encoders.backbone import Backbone
+from trainer.pretrained import quiet
 from trainer.spec import SpecInvalid
 
 # Between torch and the exported graph, of one number of an embedding, as a share of the largest one.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from app.artifacts.training_cache import ENCODERS
-from app.scorers.artifact import ArtifactCorrupt, canonical_json, read_content, read_document
-from app.scorers.onnx_encoder import ENCODER, GRAPH, TOKENIZER, EncoderSettings
+from app.scorers.artifact import ArtifactCorrupt, canonical_json, read_document
+from app.scorers.onnx_encoder import ENCODER, GRAPH, TOKENIZER, EncoderSettings, read_contents, read_settings
 from trainer.material import base_of
 from trainer.spec import Progress, Spec
 
@@ -71,8 +71,8 @@ def _read(place: Path) -> ServedEncoder | None:
     """What is kept. Damage is as none: it can be made again."""
     try:
         report = read_document(place / REPORT)
-        settings = EncoderSettings(**read_document(place / ENCODER))
-        graph, tokenizer = read_content(place / GRAPH), read_content(place / TOKENIZER)
+        settings = read_settings(place)
+        graph, tokenizer = read_contents(place)
         found = ServedEncoder(settings, graph, tokenizer, report["facts"])
         return found if found.digest == report["digest"] else None
     except (ArtifactCorrupt, OSError, TypeError, KeyError):

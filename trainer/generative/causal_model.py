@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from app.artifacts.base_models import BaseModelUnusable, check
+from app.artifacts.base_models import BaseModelUnusable
 from app.scorers.artifact import ArtifactCorrupt, canonical_json
-from trainer.encoders.backbone import quiet
 from trainer.generative.files import ADAPTER, ADAPTER_CONFIG, GenerativeSettings
+from trainer.pretrained import load_pretrained, quiet
 
 MAX_ADAPTER_BYTES = 2 * 2**30
 
@@ -33,28 +33,15 @@ def load_causal(folder: Path, dtype: str) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    check(folder)
-    with quiet():
-        try:
-            model, told = AutoModelForCausalLM.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-            )
-        except Exception as error:  # transformers, safetensors and torch raise whatever a file makes them raise.
-            raise BaseModelUnusable(
-                f"the base model {folder.name[:100]!r} cannot be loaded as a causal one ({type(error).__name__}): "
-                "its files are damaged, or this release of transformers does not know its kind"
-            ) from error
-    if told["missing_keys"]:
+    model, missing = load_pretrained(
+        AutoModelForCausalLM, folder, "the base model", how=" as a causal one", dtype=getattr(torch, dtype)
+    )
+    if missing:
         # An encoder would load, with a random output head.
         raise BaseModelUnusable(
             f"the base model {folder.name[:100]!r} lacks weights of a causal model: it cannot answer"
         )
-    return model.eval()
+    return model
 
 
 def read_tokenizer(folder: Path) -> tuple[bytes, tuple[int, ...], int]:

@@ -28,13 +28,13 @@ def stand_ins(head: LinearHead, embeddings: NDArray[np.float32], columns: IntArr
     directions = (head.weights - head.weights.mean(axis=1, keepdims=True)).T.astype(np.float64)
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
     # Those that the head does not know lie somewhere about the middle, as far as it can tell.
-    groups = [embeddings[columns == column].mean(axis=0, dtype=np.float64) for column in np.unique(columns)]
-    middle = np.mean(groups, axis=0)
-    here = [int(column) for column in np.unique(columns) if column >= 0]
-    pull = directions[here].sum(axis=0) / len(groups)
+    means = {int(one): embeddings[columns == one].mean(axis=0, dtype=np.float64) for one in np.unique(columns)}
+    middle = np.mean(list(means.values()), axis=0)
+    here = [column for column in means if column >= 0]
+    pull = directions[here].sum(axis=0) / len(means)
     reaches = [
-        float((group - middle) @ directions[column]) / max(1.0 - float(pull @ directions[column]), 0.1)
-        for group, column in zip(groups[len(groups) - len(here) :], here, strict=True)
+        float((means[column] - middle) @ directions[column]) / max(1.0 - float(pull @ directions[column]), 0.1)
+        for column in here
     ]
     far = float(np.linalg.norm(embeddings - middle, axis=1).mean())
     reach = float(np.mean(reaches)) if reaches and np.mean(reaches) > 0 else far

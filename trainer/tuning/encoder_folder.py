@@ -22,11 +22,12 @@ from app.scorers.artifact import (
 )
 from app.scorers.onnx import HEAD, HEADS
 from app.scorers.onnx_encoder import MAX_TOKENIZER_BYTES, TOKENIZER
-from trainer.encoders.backbone import Backbone, load_encoder, quiet
+from trainer.encoders.backbone import Backbone, load_encoder
 from trainer.encoders.classifier import load_trunk
 from trainer.encoders.pooling import CLASSIFIER, MODES, Pooling
 from trainer.heads.linear_head import LinearHead
 from trainer.material import MIN_TEXTS_PER_LABEL
+from trainer.pretrained import quiet
 from trainer.spec import SpecInvalid
 
 POOLING = "pooling.json"

@@ -182,7 +182,10 @@ class _Run:
         weighing = class_weights(training.targets, len(head.bias), config.label_balance)
         self._weighing = torch.tensor(weighing, dtype=torch.float32, device=device)
         self._targets = torch.tensor(training.targets, device=device)
-        self._stand_ins = stand_ins
+        self._held: tuple[Tensor, Tensor, float] | None = None
+        if stand_ins is not None:
+            given, aims = (torch.tensor(part, device=device) for part in (stand_ins.embeddings, stand_ins.targets))
+            self._held = given, aims, stand_ins.weight
         self._body = [weight for weight in embedder.backbone.parameters() if weight.requires_grad]
         per_epoch = -(-len(training) // schedule.batch_size)
         self._optimiser = adamw(
@@ -243,10 +246,9 @@ class _Run:
             loss = loss + self._config.distillation * share * distillation_loss(
                 student, said, self._config.distillation_temperature
             )
-        if self._stand_ins is not None:
-            given = torch.tensor(self._stand_ins.embeddings, device=logits.device) @ self._weights + self._bias
-            aims = torch.tensor(self._stand_ins.targets, device=logits.device)
-            loss = loss + self._stand_ins.weight * functional.cross_entropy(given, aims)
+        if self._held is not None:
+            given, aims, weight = self._held
+            loss = loss + weight * functional.cross_entropy(given @ self._weights + self._bias, aims)
         return loss
 
 

@@ -184,8 +184,7 @@ def train_step(
     pool = _pool(embedder, old, previous, wanted * config.replay_pool, rng, kept)
     new_texts = embedder.prepared(new.tokens, kept)
     beginners = Labelled(new_texts.taken(fresh), new.targets[fresh])
-    absent = _for_absent_labels(embedder, new, old, beginners, pool, previous)
-    head = _begun_head(embedder, beginners, pool, previous, absent)
+    head, held, said_new = _begin(embedder, new, old, beginners, pool, previous)
 
     chosen = choose_replay(
         pool.targets, losses_of(head.logits(pool.embeddings), pool.targets), pool.forgotten, wanted, rng
@@ -205,8 +204,6 @@ def train_step(
     said_before = np.concatenate(
         [_answers(embedder, head, judged), head.logits(pool.embeddings[watched]).argmax(axis=1)]
     )
-    # What nobody has a text of can only be replayed through what is said about others (Li & Hoiem 2016).
-    said_new = previous.head.logits(embedder.embed_all(beginners.texts)) if absent is not None else None
     tuned = fine_tune(
         embedder,
         head,
@@ -215,7 +212,7 @@ def train_step(
         config.step(),
         config,
         seed=seed,
-        stand_ins=absent,
+        stand_ins=held,
         teacher=_teacher(previous, len(beginners), said_new, pool.logits[chosen]),
         report=report,
     )
@@ -263,37 +260,53 @@ def _pool(
     return _Pool(rows, texts, old.targets[rows], embeddings, logits, right, forgotten)
 
 
-def _for_absent_labels(
+def _begin(
     embedder: Embedder, new: Examples, old: Examples, beginners: Labelled, pool: _Pool, previous: Previous
-) -> StandIns | None:
-    """For labels that the previous version knows and nobody has a text of; None where there are none."""
+) -> tuple[LinearHead, StandIns | None, FloatArray | None]:
+    """The head to begin with, and what holds labels without a text: stand-ins, and the previous answers to new texts.
+
+    Only through others can such a label be replayed (Li & Hoiem 2016).
+    """
+    known = [today for today, column in enumerate(previous.columns) if column is not None]
+    absent = np.setdiff1d(known, np.concatenate([new.targets, old.targets])).astype(np.int64)
+    if not len(absent) and None not in previous.columns:
+        return _known_rows(previous), None, None
+    # A pass of the encoder: only where something is begun or held by it.
+    embedded = embedder.embed_all(beginners.texts)
+    held = _stand_ins(embedded, beginners, pool, previous, absent) if len(absent) else None
+    said_new = previous.head.logits(embedded) if held is not None else None
+    return _begun_head(embedded, beginners, pool, previous, held), held, said_new
+
+
+def _stand_ins(
+    embedded: NDArray[np.float32], beginners: Labelled, pool: _Pool, previous: Previous, absent: IntArray
+) -> StandIns:
+    """For the absent labels. Each gets the say of one that has texts."""
     columns = np.array([-1 if column is None else column for column in previous.columns], dtype=np.int64)
-    present = np.unique(np.concatenate([new.targets, old.targets]))
-    absent = np.setdiff1d(np.flatnonzero(columns >= 0), present)
-    if not len(absent):
-        return None
-    embeddings = np.vstack([embedder.embed_all(beginners.texts), pool.embeddings])
-    known = columns[np.concatenate([beginners.targets, pool.targets])]
-    # Each label has the say of one that has texts.
-    weight = len(absent) / len(present)
-    return StandIns(stand_ins(previous.head, embeddings, known, columns[absent]), absent, weight)
+    here = np.concatenate([beginners.targets, pool.targets])
+    found = stand_ins(previous.head, np.vstack([embedded, pool.embeddings]), columns[here], columns[absent])
+    return StandIns(found, absent, len(absent) / (len(columns) - len(absent)))
 
 
 def _begun_head(
-    embedder: Embedder, beginners: Labelled, pool: _Pool, previous: Previous, without: StandIns | None
+    embedded: NDArray[np.float32], beginners: Labelled, pool: _Pool, previous: Previous, without: StandIns | None
 ) -> LinearHead:
     """The previous head for today's labels, with new rows begun at the centroids of the new texts."""
-    if all(column is not None for column in previous.columns):
-        columns = [column for column in previous.columns if column is not None]
-        return LinearHead(previous.head.weights[:, columns].copy(), previous.head.bias[columns].copy())
-    embeddings = [embedder.embed_all(beginners.texts), pool.embeddings]
-    targets = [beginners.targets, pool.targets]
+    if None not in previous.columns:
+        return _known_rows(previous)
+    embeddings, targets = [embedded, pool.embeddings], [beginners.targets, pool.targets]
     if without is not None:
         # As many of each as other labels have texts, or the new ones would be begun as if those were rare.
         times = max(1, round(sum(map(len, targets)) / len(np.unique(np.concatenate(targets)))))
         embeddings.append(np.repeat(without.embeddings, times, axis=0))
         targets.append(np.repeat(without.targets, times))
     return grown_head(previous.head, previous.columns, np.vstack(embeddings), np.concatenate(targets))
+
+
+def _known_rows(previous: Previous) -> LinearHead:
+    """The previous head for today's labels, all of which it knows."""
+    columns = [column for column in previous.columns if column is not None]
+    return LinearHead(previous.head.weights[:, columns].copy(), previous.head.bias[columns].copy())
 
 
 def _teacher(previous: Previous, n_new: int, said_new: FloatArray | None, said_old: FloatArray) -> Teacher:
